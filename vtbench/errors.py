@@ -1,0 +1,65 @@
+"""Errors that a user can act on: one line with what was found, and one with the way out."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class VtbenchError(Exception):
+    """A failure whose cause is known. The command line prints it as one line and exits with `code`."""
+
+    code = 1
+
+    def __init__(self, message: str, way_out: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.way_out = way_out
+
+    def __str__(self) -> str:
+        return f"{self.message}. {self.way_out}" if self.way_out else self.message
+
+
+class UsageError(VtbenchError):
+    """The command or its arguments are wrong (exit code 2)."""
+
+    code = 2
+
+
+class UnknownName(UsageError):
+    """A name that no registry knows; carries the nearest ones."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        way_out = f"Did you mean {' or '.join(near)}?" if near else f"`vtbench {kind}s list` shows them all"
+        super().__init__(f"unknown {kind} '{name}'", way_out)
+        self.near = near
+
+
+class MissingPackage(VtbenchError):
+    """An optional package is absent; the way out is the exact install command."""
+
+    def __init__(self, package: str, extra: str, wanted_by: str) -> None:
+        super().__init__(f"{wanted_by} needs the package '{package}'", f"pip install 'vtbench[{extra}]'")
+        self.package, self.extra = package, extra
+
+
+class MissingWeights(VtbenchError):
+    """A weights file is nowhere on the search path."""
+
+
+class BadWeights(VtbenchError):
+    """A weights file that is cut short, of another model, or of an unknown digest where digests are pinned."""
+
+
+class BadData(VtbenchError):
+    """A dataset or an annotation that cannot be used as a whole."""
+
+
+class BadSample(VtbenchError):
+    """One sample cannot be used: counted and named, the rest goes on (`--strict` stops instead)."""
+
+
+class BadRecord(VtbenchError):
+    """A record that cannot be read: damaged, or of another schema."""
