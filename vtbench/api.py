@@ -305,13 +305,14 @@ class Batch:
 
     samples: `vtbench.data.Sample`s (id, label, caption, annotations, group...). images: of the pass, through the view: a float32
     tensor ``[B, 3, H, W]`` in [0, 1] (already quantised) for frame `model`, a list of uint8 ``[H, W, 3]`` for frame `source`.
-    reference: the ground truth likewise, for extractors that take a pair. tokens: of the pass, for those that take tokens.
+    reference: the ground truth likewise, for extractors that take a pair. tokens: of the pass, for those that take tokens. pixels: of one image of the model's input.
     """
 
     samples: Sequence[Any]
     images: Any = None
     reference: Any = None
     tokens: Tokens | None = None
+    pixels: int = 0
 
 
 @dataclass
@@ -424,6 +425,7 @@ class Metric:
     volatile: bool = False
     fitted: bool = False
     tolerance: float = 1e-4
+    groups: int = 20
 
 
 METRICS: dict[str, Metric] = {}
@@ -442,17 +444,19 @@ def metric(
     volatile: bool = False,
     fitted: bool = False,
     tolerance: float = 1e-4,
+    groups: int = 20,
 ) -> Callable[[Callable[[Measurements, Fields], Iterable[Value]]], Callable[[Measurements, Fields], Iterable[Value]]]:
     """Declare a metric. The function takes measurements and protocol fields and yields `Value`s; no torch, no files.
 
     fields: the protocol fields that it reads (a missing one is an error that names it). title: one plain line. source: paper,
-    equation or repository. tolerance: relative agreement promised across devices, batch sizes and versions."""
+    equation or repository. tolerance: relative agreement promised across devices, batch sizes and versions. groups: how many fixed
+    groups of images the jackknife deletes in turn (20; 50 for token statistics)."""
 
     def register(
         function: Callable[[Measurements, Fields], Iterable[Value]],
     ) -> Callable[[Measurements, Fields], Iterable[Value]]:
         METRICS[name] = Metric(
-            name, function, needs, unit, better, fields, version, title, source, volatile, fitted, tolerance
+            name, function, needs, unit, better, fields, version, title, source, volatile, fitted, tolerance, groups
         )
         return function
 
