@@ -1,0 +1,43 @@
+"""Chunks: fixed runs of consecutive samples, the unit of work, resume and distribution."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Samples ``start .. start + len(samples)`` of the run. `key` is their content: the (id, digest) pairs in order."""
+
+    index: int
+    start: int
+    samples: tuple[Any, ...]
+    key: str
+
+
+def cut(samples: Sequence[Any], size: int) -> list[Chunk]:
+    """Cut samples into chunks of `size`; the last one may be shorter, and nothing is padded or dropped."""
+    chunks = []
+    for index, start in enumerate(range(0, len(samples), size)):
+        part = tuple(samples[start : start + size])
+        text = "\n".join(f"{s.id}\t{s.digest}" for s in part)
+        chunks.append(Chunk(index, start, part, hashlib.sha256(text.encode()).hexdigest()[:16]))
+    return chunks
+
+
+def seed_of(seed: int, sample_id: str, pass_name: str) -> int:
+    """The noise seed of one image: 63 bits of sha256("{seed}/{sample id}/{pass}")."""
+    value = hashlib.sha256(f"{seed}/{sample_id}/{pass_name}".encode()).digest()
+    return int.from_bytes(value[:8], "big") >> 1
+
+
+def groups_of(ids: Sequence[str], count: int) -> list[int]:
+    """The fixed jackknife group of each sample: its rank by the hash of its id, modulo `count`; equal for every model."""
+    order = sorted(range(len(ids)), key=lambda i: hashlib.sha256(ids[i].encode()).digest())
+    group = [0] * len(ids)
+    for rank, i in enumerate(order):
+        group[i] = rank % count
+    return group

@@ -1,0 +1,184 @@
+"""The measurement store: content-addressed, checksummed chunk files.
+
+One folder a station (an extractor at a pass through a view), one file a chunk::
+
+    measurements/<2 hex>/<station key>/station.json      what the station is, for people
+    measurements/<2 hex>/<station key>/<chunk key>.vtm   8-byte magic, 8-byte header length, JSON header, payload
+
+The header names every head's arrays (dtype, shape, offset), the samples that failed with their reasons, the environment that
+made the file, and the payload's sha256. Writes are atomic; a damaged file is named and treated as absent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vtbench.errors import VtbenchError
+
+MAGIC = b"VTBM0001"
+SUFFIX = ".vtm"
+
+
+class Damaged(Exception):
+    """A chunk file that cannot be trusted."""
+
+
+@dataclass
+class Measured:
+    """What a station measured on one chunk.
+
+    heads: per head, values ``[R, ...]`` and the chunk position of each row ``[R]``. failed: chunk position -> reason."""
+
+    heads: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    failed: dict[int, str] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+
+
+def station_key(description: Mapping[str, Any]) -> str:
+    """The content key of a station: a digest of its canonical JSON."""
+    text = json.dumps(description, sort_keys=True, separators=(",", ":"), default=list)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write through a temporary file in the same folder, synced, then renamed; a reader never sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
+    try:
+        with os.fdopen(handle, "wb") as out:
+            out.write(content)
+            out.flush()
+            os.fsync(out.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _pack(array: np.ndarray) -> tuple[np.ndarray, str]:
+    """Strings travel as code points; everything else as it is."""
+    if array.dtype.kind == "U":
+        width = max(1, array.dtype.itemsize // 4)
+        codes = np.ascontiguousarray(array.astype(f"<U{width}")).view("<u4").reshape(*array.shape, width)
+        return codes, "str"
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"a measurement cannot hold {array.dtype}")
+    return np.ascontiguousarray(array), ""
+
+
+def _encode(measured: Measured) -> bytes:
+    parts: list[bytes] = []
+    offset = 0
+    arrays: dict[str, dict[str, Any]] = {}
+
+    def put(name: str, array: np.ndarray) -> None:
+        nonlocal offset
+        packed, kind = _pack(array)
+        raw = packed.tobytes()
+        arrays[name] = {"dtype": packed.dtype.str, "shape": list(packed.shape), "offset": offset, "kind": kind}
+        padding = -len(raw) % 64
+        parts.append(raw + b"\0" * padding)
+        offset += len(raw) + padding
+
+    for head, (values, image) in sorted(measured.heads.items()):
+        put(f"{head}/values", values)
+        put(f"{head}/image", image.astype(np.int64))
+    payload = b"".join(parts)
+    header = {
+        "arrays": arrays,
+        "heads": sorted(measured.heads),
+        "failed": {str(k): v for k, v in measured.failed.items()},
+        "environment": dict(measured.environment),
+        "sha256": hashlib.sha256(payload).hexdigest(),
+    }
+    head = json.dumps(header, sort_keys=True).encode()
+    head += b" " * (-(len(head) + 16) % 64)
+    return MAGIC + len(head).to_bytes(8, "little") + head + payload
+
+
+def _decode(path: Path) -> Measured:
+    try:
+        raw = path.read_bytes()
+        if raw[:8] != MAGIC:
+            raise Damaged(f"{path} is not a measurement file")
+        length = int.from_bytes(raw[8:16], "little")
+        header = json.loads(raw[16 : 16 + length])
+        payload = memoryview(raw)[16 + length :]
+        if hashlib.sha256(payload).hexdigest() != header["sha256"]:
+            raise Damaged(f"{path} fails its checksum")
+
+        def get(name: str) -> np.ndarray:
+            spec = header["arrays"][name]
+            dtype, shape = np.dtype(spec["dtype"]), tuple(spec["shape"])
+            count = int(np.prod(shape, dtype=np.int64))
+            array = np.frombuffer(payload, dtype, count, spec["offset"]).reshape(shape)
+            if spec["kind"] == "str":
+                array = np.ascontiguousarray(array).view(f"<U{shape[-1]}").reshape(shape[:-1])
+            return array
+
+        return Measured(
+            {h: (get(f"{h}/values"), get(f"{h}/image")) for h in header["heads"]},
+            {int(k): v for k, v in header["failed"].items()},
+            header["environment"],
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Damaged(f"{path} cannot be read: {error}") from error
+
+
+class Store:
+    """Measurements by (station, chunk) under one folder, shared by all runs and models."""
+
+    def __init__(self, root: Path, say: Callable[[str], None] = lambda text: None) -> None:
+        self.root = Path(root)
+        self.say = say
+
+    def _path(self, station: str, chunk: str) -> Path:
+        return self.root / station[:2] / station / f"{chunk}{SUFFIX}"
+
+    def describe(self, station: str, description: Mapping[str, Any]) -> None:
+        """Write down what a station is, once."""
+        path = self.root / station[:2] / station / "station.json"
+        if not path.is_file():
+            self._write(path, json.dumps(description, indent=1, sort_keys=True, default=list).encode())
+
+    def get(self, station: str, chunk: str) -> Measured | None:
+        """The chunk's measurements, or None when they are absent or damaged (said, and to be made anew)."""
+        path = self._path(station, chunk)
+        if not path.is_file():
+            return None
+        try:
+            return _decode(path)
+        except Damaged as damage:
+            self.say(f"measured anew: {damage}")
+            path.unlink(missing_ok=True)
+            return None
+
+    def put(self, station: str, chunk: str, measured: Measured) -> None:
+        """Keep a chunk's measurements; heads that are there already stay."""
+        old = self.get(station, chunk)
+        if old is not None:
+            measured = Measured(
+                {**old.heads, **measured.heads}, {**old.failed, **measured.failed}, dict(measured.environment)
+            )
+        self._write(self._path(station, chunk), _encode(measured))
+
+    def _write(self, path: Path, content: bytes) -> None:
+        try:
+            write_atomic(path, content)
+        except OSError as error:
+            raise VtbenchError(
+                f"cannot write {path}: {error.strerror or error}",
+                "Everything measured before is kept: free the space or name another folder with --out, and run it again",
+            ) from error

@@ -1,0 +1,229 @@
+"""From a suite, protocols and a model to the stations that must be measured: what is shared is shared here.
+
+A **station** is an extractor at a pass through a view on inputs prepared one way: the unit that the store keys. Protocols with
+equal `[input]` share one preparation, equal passes one encode and decode, equal views one forward; ground truth has no model
+in its key, so it is measured once for all models, and once for all resolutions where it is the source image itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from vtbench import registry
+from vtbench.api import OUTPUT, Extractor, Metric, Need, Pass, Tokenizer, View
+from vtbench.engine.store import station_key
+from vtbench.errors import MissingPackage, MissingWeights, UsageError
+from vtbench.suite import Protocol, Suite, SuiteMetric
+
+BITS = Need("tokens", "bits", at=OUTPUT)
+PIXELS = Need("tokens", "pixels", at=OUTPUT)
+USED = Need("tokens", "used", at=OUTPUT)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """How inputs are made from samples: the `[input]` fields but `encode`, and the resolution."""
+
+    fields: tuple[tuple[str, Any], ...]
+    resolution: int | None
+
+    def mapping(self) -> dict[str, Any]:
+        """The fields as a dict."""
+        return dict(self.fields)
+
+
+@dataclass(frozen=True)
+class Station:
+    """An extractor at a pass through a view; `budget` and `sample` belong to the model's pass."""
+
+    extractor: str
+    args: tuple[tuple[str, Any], ...]
+    at: Pass
+    view: View
+    prepared: Prepared
+    budget: int | None = None
+    sample: bool = False
+
+    def describe(self, extractor: Extractor, identity: Mapping[str, str], model: Mapping[str, Any]) -> dict[str, Any]:
+        """Everything that moves the station's values: its content key is the digest of this."""
+        return {
+            "extractor": self.extractor,
+            "version": extractor.version,
+            "identity": dict(identity),
+            "args": dict(self.args),
+            "pass": self.at.spelled(),
+            "view": asdict(self.view),
+            "prepared": self.prepared.mapping(),
+            "resolution": self.prepared.resolution,
+            "model": {**model, "budget": self.budget, "sample": self.sample} if self.at.model() else None,
+        }
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One metric under one protocol at one operating point: becomes rows."""
+
+    metric: Metric
+    entry: SuiteMetric
+    protocol: Protocol
+    resolution: int | None
+    budget: int | None
+    needs: Mapping[str, tuple[Station, str]]
+    costs: Mapping[str, tuple[Station, str]]
+    skip: str = ""
+
+
+@dataclass
+class Plan:
+    """What a run does. stations: the heads wanted of each; extractors: one a (name, args)."""
+
+    cells: list[Cell] = field(default_factory=list)
+    stations: dict[Station, set[str]] = field(default_factory=dict)
+    extractors: dict[tuple[str, tuple[tuple[str, Any], ...]], Extractor] = field(default_factory=dict)
+    keys: dict[Station, str] = field(default_factory=dict)
+    descriptions: dict[Station, dict[str, Any]] = field(default_factory=dict)
+    weights: dict[str, str] = field(default_factory=dict)
+
+    def extractor(self, station: Station) -> Extractor:
+        """The extractor of a station."""
+        return self.extractors[station.extractor, station.args]
+
+    def operating_points(self) -> list[tuple[Prepared, Pass, int | None, bool]]:
+        """The distinct decodes: (prepared, pass, budget, sampled)."""
+        points = [(s.prepared, s.at, s.budget, s.sample) for s in self.stations if s.at.model()]
+        return list(dict.fromkeys(points))
+
+    def count(self, samples: int) -> list[tuple[str, int, str]]:
+        """What a full run costs: (what, times, remark) lines for `--dry-run`."""
+        inputs = list(dict.fromkeys(s.prepared for s in self.stations if s.at.op != "load" or s.view.frame == "model"))
+        encodes = list(dict.fromkeys((s.prepared, s.sample) for s in self.stations if s.at.model()))
+        decodes = [p for p in self.operating_points() if self._decoded(p)]
+        lines = [
+            ("prepared inputs", len(inputs) * samples, f"{len(inputs)} x {samples} images"),
+            ("encoder forwards", len(encodes) * samples, f"{len(encodes)} x {samples}"),
+            ("decoder forwards", len(decodes) * samples, f"{len(decodes)} x {samples}"),
+        ]
+        for station, heads in self.stations.items():
+            extractor = self.extractor(station)
+            if extractor.takes == "model":
+                continue
+            where = f"{station.at.spelled()}, {station.view.frame} frame, resolution {station.prepared.resolution or 'native'}"
+            if station.budget is not None:
+                where += f", {station.budget} tokens"
+            lines.append((f"{station.extractor}: {', '.join(sorted(heads))}", samples, where))
+        return lines
+
+    def _decoded(self, point: tuple[Prepared, Pass, int | None, bool]) -> bool:
+        return any(
+            (s.prepared, s.at, s.budget, s.sample) == point and self.extractor(s).takes in ("images", "pair")
+            for s in self.stations
+        )
+
+    def bytes(self, samples: int) -> int:
+        """Bytes that the store will hold for a full run, as far as the extractors say (`bytes_per_sample`)."""
+        total = 0
+        for station, heads in self.stations.items():
+            per: Callable[[Iterable[str]], int] | None = getattr(self.extractor(station), "bytes_per_sample", None)
+            total += samples * (per(heads) if per else 64 * len(heads))
+        return total
+
+
+def _station(need: Need, protocol: Protocol, resolution: int | None, budget: int | None) -> Station:
+    fields = dict(protocol.input)
+    sample = fields.pop("encode", "mode") == "sample"
+    model = need.at.model()
+    at_source = not model and need.view.frame == "source" and need.at.op == "load"
+    view = need.view
+    if at_source:
+        # The ground truth itself: nothing of the preparation, the canvas or the model's output moves it.
+        fields = {k: v for k, v in fields.items() if k == "exif"}
+        resolution, view = None, View(frame="source")
+    prepared = Prepared(tuple(sorted(fields.items())), resolution)
+    return Station(
+        need.extractor, need.args, need.at, view, prepared, budget if model else None, sample if model else False
+    )
+
+
+def unfit(model: Tokenizer, resolution: int | None) -> str:
+    """Why a model cannot take this resolution; empty when it can."""
+    can = model.capabilities
+    if can.any_resolution or resolution == can.resolution:
+        return ""
+    return f"{model.name} takes {can.resolution} x {can.resolution} only"
+
+
+def make_plan(
+    suite: Suite,
+    model: Tokenizer,
+    *,
+    resolutions: Sequence[int | None],
+    budgets: Sequence[int | None] = (None,),
+    seed: int = 0,
+    dtype: str = "float32",
+    device: str = "cpu",
+) -> Plan:
+    """Plan every cell of a suite for a model.
+
+    budgets: token budgets (None: the model's full length). Raises `UsageError` for a budget that the model cannot decode and for a
+    protocol that lacks a field its metric reads. Missing packages and weights turn cells into skipped ones, with the way out.
+    """
+    if any(b is not None for b in budgets) and not model.capabilities.prefix:
+        raise UsageError(f"{model.name} does not decode prefixes", "Leave --tokens away")
+    plan = Plan()
+    trouble: dict[tuple[str, tuple[tuple[str, Any], ...]], str] = {}
+    identities: dict[tuple[str, tuple[tuple[str, Any], ...]], Mapping[str, str]] = {}
+    facts: dict[str, Any] = {"revision": model.revision, "params": dict(model.params), "dtype": dtype}
+    if model.capabilities.stochastic:
+        facts["seed"] = seed
+
+    def extractor_of(station: Station) -> str:
+        key = (station.extractor, station.args)
+        if key not in plan.extractors and key not in trouble:
+            try:
+                made = registry.extractor(station.extractor, dict(station.args))
+                identities[key] = made.identity()
+                plan.extractors[key] = made
+            except (MissingPackage, MissingWeights) as error:
+                trouble[key] = str(error)
+        return trouble.get(key, "")
+
+    for resolution in resolutions:
+        for budget in budgets:
+            for entry in suite.metrics:
+                metric = registry.metric(entry.name)
+                for name in entry.protocols:
+                    protocol = suite.protocols[name]
+                    fields = protocol.fields(resolution)
+                    absent = [f for f in metric.fields if f not in fields]
+                    if absent:
+                        raise UsageError(f"the protocol {name} lacks '{absent[0]}', which the metric {entry.name} reads")
+                    needs = {
+                        key: (_station(need, protocol, resolution, budget), need.head)
+                        for key, need in metric.needs(fields).items()
+                    }
+                    costs = {
+                        key: (_station(need, protocol, resolution, budget), need.head)
+                        for key, need in (("bits", BITS), ("pixels", PIXELS), ("used", USED))
+                    }
+                    skip = unfit(model, resolution)
+                    skip = skip or next(filter(None, (extractor_of(s) for s, _ in needs.values())), "")
+                    cell = Cell(metric, entry, protocol, resolution, budget, needs, costs, skip)
+                    plan.cells.append(cell)
+                    if skip:
+                        continue
+                    for station, head in (*needs.values(), *costs.values()):
+                        problem = extractor_of(station)
+                        if not problem:
+                            plan.stations.setdefault(station, set()).add(head)
+    for station in plan.stations:
+        key = (station.extractor, station.args)
+        at_device = {"device": device} if plan.extractors[key].takes == "model" else {}
+        described = station.describe(plan.extractors[key], identities[key], {**facts, **at_device})
+        plan.descriptions[station] = described
+        plan.keys[station] = station_key(described)
+        for part, value in identities[key].items():
+            if value.startswith("sha256:"):
+                plan.weights[f"{station.extractor}/{part}"] = value
+    return plan
