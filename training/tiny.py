@@ -1,0 +1,252 @@
+"""Train the `tiny` tokenizer on a folder of photographs.
+
+    python training/tiny.py --images DIR --out tiny.safetensors --steps N --seed 0 --threads 1
+
+Half of the crops get rendered words. The loss is L1 + gradients + LPIPS (alex) on decodes of random prefixes (nested dropout). Learning rate: warm up, hold, decay over
+the last quarter, so that a run that is resumed with another --steps before its decay equals a run that had that --steps from the start. Every step draws its
+crops from (seed, step), so a resumed run sees the same ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from words import scatter_words, usable_fonts  # noqa: E402  (training/words.py: this script's own folder is on the path)
+
+from vtbench.zoo.tiny import TinyNet  # noqa: E402
+
+SCALES = (144, 224, 352, 560)
+"""Short sides in pixels at which every photograph is kept (never enlarged beyond the first): a crop may be a whole scene or a detail."""
+
+
+class Lpips(nn.Module):
+    """LPIPS v0.1 (alex): torchvision's AlexNet trunk and the linear heads of the `lpips` wheel. Images in [0, 1]."""
+
+    def __init__(self, trunk: Path | None) -> None:
+        super().__init__()
+        import lpips
+        from torchvision.models import AlexNet_Weights, alexnet
+
+        model = alexnet(weights=None if trunk else AlexNet_Weights.IMAGENET1K_V1).features
+        if trunk:
+            model.load_state_dict({key.removeprefix("features."): value for key, value in load_file(trunk).items()})
+        self.parts = nn.ModuleList(model[a:b] for a, b in ((0, 2), (2, 5), (5, 8), (8, 10), (10, 12)))
+        for layer in self.modules():
+            if isinstance(layer, nn.ReLU):
+                layer.inplace = False
+        heads = torch.load(Path(lpips.__file__).parent / "weights/v0.1/alex.pth", map_location="cpu", weights_only=True)
+        self.heads = [heads[f"lin{i}.model.1.weight"] for i in range(5)]
+        self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188])[:, None, None])
+        self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450])[:, None, None])
+        self.requires_grad_(False).eval()
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        x = (x * 2 - 1 - self.shift) / self.scale
+        found = []
+        for part in self.parts:
+            x = part(x)
+            found.append(F.normalize(x.float(), dim=1, eps=1e-10))
+        return found
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        with torch.no_grad():
+            target = self.features(y)
+        terms = [F.conv2d((a - b) ** 2, h.to(a)).mean((1, 2, 3)) for a, b, h in zip(self.features(x), target, self.heads, strict=True)]
+        return torch.stack(terms).sum(0)
+
+
+def load_photographs(folder: Path) -> list[list[np.ndarray]]:
+    """Every readable image under `folder`, as uint8 [h, w, 3] at the scales that it is large enough for; transparency goes over a colour made from its name."""
+    photographs = []
+    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in {".png", ".jpg", ".jpeg", ".webp"}):
+        with Image.open(path) as opened:
+            opened.draft("RGB", (2 * SCALES[-1], 2 * SCALES[-1]))
+            image = opened.convert("RGBA")
+        colour = tuple(np.random.default_rng(list(path.name.encode())).integers(0, 256, 3).tolist())
+        flat = Image.new("RGB", image.size, colour)
+        flat.paste(image, mask=image.getchannel("A"))
+        sizes = [s for s in SCALES if s <= min(flat.size)] or [SCALES[0]]
+        kept = []
+        for short in sizes:
+            ratio = short / min(flat.size)
+            kept.append(np.asarray(flat.resize((max(short, round(flat.width * ratio)), max(short, round(flat.height * ratio))), Image.Resampling.LANCZOS)))
+        photographs.append(kept)
+    if not photographs:
+        raise SystemExit(f"no images under {folder}")
+    return photographs
+
+
+def photo_crop(rng: np.random.Generator, photographs: list[list[np.ndarray]], size: int) -> np.ndarray:
+    """A crop [size, size, 3], mirrored half of the time, with its brightness, contrast and (rarely) channels changed."""
+    scales = photographs[rng.integers(len(photographs))]
+    photo = scales[rng.integers(len(scales))]
+    top, left = rng.integers(photo.shape[0] - size + 1), rng.integers(photo.shape[1] - size + 1)
+    crop = photo[top : top + size, left : left + size]
+    if rng.random() < 0.5:
+        crop = crop[:, ::-1]
+    if rng.random() < 0.15:
+        crop = crop[..., rng.permutation(3)]
+    if rng.random() < 0.5:
+        crop = np.clip((crop.astype(np.float32) - 128) * rng.uniform(0.7, 1.25) + 128 + rng.uniform(-25, 25), 0, 255).astype(np.uint8)
+    return np.ascontiguousarray(crop)
+
+
+def text_crop(rng: np.random.Generator, photographs: list[list[np.ndarray]], fonts: list[str], size: int) -> np.ndarray:
+    """Words on a photograph, a flat colour or a gradient."""
+    kind = rng.random()
+    if kind < 0.4:
+        ground = photo_crop(rng, photographs, size)
+    else:
+        ends = rng.integers(0, 256, (2, 3)) if kind > 0.75 else np.repeat(rng.integers(0, 256, (1, 3)) if kind > 0.5 else rng.choice([0, 255, 240, 30], (1, 1)), 2, 0)
+        ramp = np.linspace(0, 1, size)[:, None, None] * (ends[1] - ends[0]) + ends[0]
+        ground = np.broadcast_to(ramp, (size, size, 3)).astype(np.uint8)
+        ground = np.ascontiguousarray(ground if rng.random() < 0.5 else ground.transpose(1, 0, 2))
+    return scatter_words(rng, ground, fonts)
+
+
+def batch_at(step: int, args: argparse.Namespace, photographs: list[list[np.ndarray]], fonts: list[str]) -> tuple[Tensor, Tensor]:
+    """Images [B, 3, size, size] in [0, 1] and the fraction of the tokens that each keeps [B]; a function of (seed, step) only."""
+    rng = np.random.default_rng((args.seed, step))
+    crops, keep = [], []
+    for i in range(args.batch):
+        crops.append(text_crop(rng, photographs, fonts, args.crop) if i % 2 else photo_crop(rng, photographs, args.crop))
+        # Text needs every token to be readable, so its prefixes are shorter than full less often.
+        keep.append(1.0 if rng.random() < (0.7 if i % 2 else 0.5) else float(np.exp(rng.uniform(np.log(0.01), 0.0))))
+    images = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
+    return images, torch.tensor(keep)
+
+
+def presence(keep: Tensor, size: int, device: torch.device) -> list[Tensor]:
+    """Per level, masks [B, 1, h, w] of the tokens that a prefix holding this fraction of the sequence contains."""
+    orders = TinyNet.order(size, size)
+    total = sum(len(order) for order in orders)
+    masks, start = [], 0
+    for (rows, columns), order in zip(TinyNet.grids(size, size), orders, strict=True):
+        rank = torch.empty_like(order).scatter_(0, order, torch.arange(len(order))) + start
+        masks.append((rank < (keep * total).round().clamp_min(1)[:, None]).float().view(-1, 1, rows, columns).to(device))
+        start += len(order)
+    return masks
+
+
+def gradient_l1(x: Tensor, y: Tensor) -> Tensor:
+    """L1 between the images' horizontal and vertical differences, per image [B]: strokes and edges."""
+    d = x - y
+    return d.diff(dim=3).abs().mean((1, 2, 3)) + d.diff(dim=2).abs().mean((1, 2, 3))
+
+
+def rate(step: int, args: argparse.Namespace) -> float:
+    """Factor on the learning rate: 200 steps of warm-up, constant, linear to zero over the last quarter."""
+    return min(1.0, (step + 1) / 200, max(args.steps - step, 0) / (0.25 * args.steps))
+
+
+def export(net: nn.Module, path: Path, config: dict[str, object]) -> None:
+    """float16 safetensors whose metadata is {"config": JSON}; written aside and renamed."""
+    part = path.with_name(path.name + ".part")
+    save_file({key: value.half().contiguous().cpu() for key, value in net.state_dict().items()}, part, metadata={"config": json.dumps(config, sort_keys=True)})
+    os.replace(part, path)
+
+
+def train(args: argparse.Namespace) -> None:
+    """Train (or go on from `OUT.checkpoint`) and write OUT."""
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    device = torch.device(args.device)
+    photographs = load_photographs(args.images)
+    import matplotlib
+
+    fonts = usable_fonts([*args.fonts, *(Path(matplotlib.get_data_path()) / "fonts/ttf").glob("DejaVu*.ttf")])
+    print(f"{len(photographs)} photographs, {len(fonts)} fonts", flush=True)
+
+    net = TinyNet().to(device, memory_format=torch.channels_last)
+    ema = TinyNet().to(device).requires_grad_(False)
+    ema.load_state_dict(net.state_dict())
+    distance = Lpips(args.alexnet).to(device, memory_format=torch.channels_last)
+    optimiser = torch.optim.AdamW(net.parameters(), lr=args.rate, betas=(0.9, 0.99), weight_decay=1e-3)
+    checkpoint = args.out.with_name(args.out.name + ".checkpoint")
+    first = 0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, map_location=device, weights_only=True)
+        net.load_state_dict(state["net"])
+        ema.load_state_dict(state["ema"])
+        optimiser.load_state_dict(state["optimiser"])
+        first = state["step"]
+        print(f"resumed at step {first}", flush=True)
+
+    def save(step: int) -> None:
+        part = checkpoint.with_name(checkpoint.name + ".part")
+        torch.save({"net": net.state_dict(), "ema": ema.state_dict(), "optimiser": optimiser.state_dict(), "step": step}, part)
+        os.replace(part, checkpoint)
+        about = {"steps": step, "planned_steps": args.steps, "seed": args.seed, "batch": args.batch, "crop": args.crop, "photographs": len(photographs), "fonts": len(fonts)}
+        export(ema, args.out, {**ema.config, **about})
+
+    began = time.monotonic()
+    sums = dict.fromkeys(("loss", "l1", "lpips", "full"), 0.0)
+    for step in range(first, args.steps):
+        images, keep = batch_at(step, args, photographs, fonts)
+        images = images.to(device, memory_format=torch.channels_last)
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            values, digits = net.encode_levels(images)
+            output = net.decode_levels(values, presence(keep, args.crop, device)).float()
+            perceptual = distance(output, images)
+        l1 = (output - images).abs().mean((1, 2, 3))
+        each = l1 + 0.5 * gradient_l1(output, images) + args.perceptual * perceptual
+        loss = each.mean()
+        for group in optimiser.param_groups:
+            group["lr"] = args.rate * rate(step, args)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimiser.step()
+        with torch.no_grad():
+            # The average starts short, so that early weights are forgotten.
+            decay = min(0.999, (step + 1) / (step + 10))
+            for slow, fast in zip(ema.parameters(), net.parameters(), strict=True):
+                slow.lerp_(fast, 1 - decay)
+        whole = keep == 1
+        for key, value in (("loss", loss), ("l1", l1[whole].mean()), ("lpips", perceptual[whole].mean()), ("full", each[whole].mean())):
+            sums[key] += float(value)
+        if (step + 1) % args.log == 0:
+            used = [len(d.mul(net.place[:, None, None]).sum(1).unique()) for d in digits]
+            text = "  ".join(f"{key} {value / args.log:.4f}" for key, value in sums.items())
+            print(f"{step + 1}/{args.steps}  {text}  ids in the batch {used}  {(time.monotonic() - began) / (step + 1 - first):.3f} s/step", flush=True)
+            sums = dict.fromkeys(sums, 0.0)
+        if (step + 1) % args.save == 0:
+            save(step + 1)
+    save(args.steps)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, required=True, help="folder of photographs")
+    parser.add_argument("--out", type=Path, required=True, help="safetensors file to write; its .checkpoint beside it is resumed from")
+    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--crop", type=int, default=128, help="side of a training crop, a multiple of 32, at most 144")
+    parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
+    parser.add_argument("--perceptual", type=float, default=0.4, help="weight of LPIPS")
+    parser.add_argument("--fonts", type=Path, nargs="*", default=[], help="folders of fonts besides matplotlib's DejaVu")
+    parser.add_argument("--alexnet", type=Path, help="torchvision's AlexNet features.* as safetensors; without it torchvision downloads them")
+    parser.add_argument("--log", type=int, default=50)
+    parser.add_argument("--save", type=int, default=250)
+    train(parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()
