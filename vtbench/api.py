@@ -258,7 +258,11 @@ class Pass:
     def spelled(self) -> str:
         """A readable, unique spelling: ``run(load)``, ``jpeg[quality=75](run(load))``."""
         args = "[" + ",".join(f"{k}={v}" for k, v in self.args) + "]" if self.args else ""
-        return f"{self.op}{args}" + (f"({self.of.spelled()})" if self.of else "") + (f"@{self.first}" if self.first else "")
+        return (
+            f"{self.op}{args}"
+            + (f"({self.of.spelled()})" if self.of else "")
+            + (f"@{self.first}" if self.first else "")
+        )
 
 
 INPUT = Pass("load")

@@ -8,7 +8,7 @@ in its key, so it is measured once for all models, and once for all resolutions 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from vtbench import registry
@@ -163,17 +163,20 @@ def make_plan(
     seed: int = 0,
     dtype: str = "float32",
     device: str = "cpu",
+    made: dict[Any, tuple[Extractor, Mapping[str, str]]] | None = None,
+    slice_by: Sequence[str] = (),
 ) -> Plan:
     """Plan every cell of a suite for a model.
 
-    budgets: token budgets (None: the model's full length). Raises `UsageError` for a budget that the model cannot decode and for a
+    budgets: token budgets (None: the model's full length). made: extractors of earlier plans, with their identities, to be used
+    again. slice_by: facts of the samples that every metric is sliced by, besides the suite's own. Raises `UsageError` for a budget that the model cannot decode and for a
     protocol that lacks a field its metric reads. Missing packages and weights turn cells into skipped ones, with the way out.
     """
     if any(b is not None for b in budgets) and not model.capabilities.prefix:
         raise UsageError(f"{model.name} does not decode prefixes", "Leave --tokens away")
     plan = Plan()
     trouble: dict[tuple[str, tuple[tuple[str, Any], ...]], str] = {}
-    identities: dict[tuple[str, tuple[tuple[str, Any], ...]], Mapping[str, str]] = {}
+    made = {} if made is None else made
     facts: dict[str, Any] = {"revision": model.revision, "params": dict(model.params), "dtype": dtype}
     if model.capabilities.stochastic:
         facts["seed"] = seed
@@ -182,23 +185,27 @@ def make_plan(
         key = (station.extractor, station.args)
         if key not in plan.extractors and key not in trouble:
             try:
-                made = registry.extractor(station.extractor, dict(station.args))
-                identities[key] = made.identity()
-                plan.extractors[key] = made
+                if key not in made:
+                    extractor = registry.extractor(station.extractor, dict(station.args))
+                    made[key] = (extractor, extractor.identity())
+                plan.extractors[key] = made[key][0]
             except (MissingPackage, MissingWeights) as error:
                 trouble[key] = str(error)
         return trouble.get(key, "")
 
     for resolution in resolutions:
         for budget in budgets:
-            for entry in suite.metrics:
+            for declared in suite.metrics:
+                entry = replace(declared, slices=tuple(dict.fromkeys((*declared.slices, *slice_by))))
                 metric = registry.metric(entry.name)
                 for name in entry.protocols:
                     protocol = suite.protocols[name]
                     fields = protocol.fields(resolution)
                     absent = [f for f in metric.fields if f not in fields]
                     if absent:
-                        raise UsageError(f"the protocol {name} lacks '{absent[0]}', which the metric {entry.name} reads")
+                        raise UsageError(
+                            f"the protocol {name} lacks '{absent[0]}', which the metric {entry.name} reads"
+                        )
                     needs = {
                         key: (_station(need, protocol, resolution, budget), need.head)
                         for key, need in metric.needs(fields).items()
@@ -220,10 +227,10 @@ def make_plan(
     for station in plan.stations:
         key = (station.extractor, station.args)
         at_device = {"device": device} if plan.extractors[key].takes == "model" else {}
-        described = station.describe(plan.extractors[key], identities[key], {**facts, **at_device})
+        described = station.describe(plan.extractors[key], made[key][1], {**facts, **at_device})
         plan.descriptions[station] = described
         plan.keys[station] = station_key(described)
-        for part, value in identities[key].items():
+        for part, value in made[key][1].items():
             if value.startswith("sha256:"):
                 plan.weights[f"{station.extractor}/{part}"] = value
     return plan

@@ -1,0 +1,301 @@
+"""From options to records: the one path that the command line and Python share."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vtbench import zoo
+from vtbench.api import Extractor, Tokenizer
+from vtbench.data import Dataset, choose, open_dataset
+from vtbench.engine.chunks import cut
+from vtbench.engine.run import fill
+from vtbench.engine.store import Store
+from vtbench.errors import BadSample, UsageError, VtbenchError
+from vtbench.isolation import untouched
+from vtbench.options import Options
+from vtbench.plan import Plan, Prepared, make_plan
+from vtbench.progress import Silent
+from vtbench.provenance import environment
+from vtbench.record import DatasetInfo, Failure, ModelInfo, Record, SuiteInfo, plain, run_id, worst, write
+from vtbench.reduce import Reducer
+from vtbench.result import Result
+from vtbench.samples import write as write_samples
+from vtbench.suite import Suite, load_suite
+from vtbench.table import write_table
+
+if TYPE_CHECKING:
+    from vtbench.passes import Keep
+
+KEPT = 16  # images that `--keep-images sample` keeps
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+@dataclass
+class Opened:
+    """A suite with its data, opened once."""
+
+    suite: Suite
+    dataset: Dataset
+    where: str
+
+
+def open_suite(name: str, options: Options, talk: Silent | None = None) -> Opened:
+    """Load a suite and the data that it runs on. `UsageError` when it has none of its own and none was given."""
+    talk = talk or Silent()
+    suite = load_suite(name, extra_protocols=options.protocol)
+    bundled = suite.data.get("bundled")
+    where = options.data or (str(Path(__file__).parent / bundled) if bundled else "")
+    if not where:
+        raise UsageError(
+            f"the suite {suite.name} needs --data", suite.data.get("hint", "Give a folder, a tar or a dataset")
+        )
+    reader_options = {"metadata": options.metadata} if options.metadata else {}
+    known = {revision: key for key, revision in suite.data.get("datasets", {}).items()}
+    dataset = open_dataset(
+        where,
+        reader=suite.data.get("reader", "images"),
+        options=reader_options,
+        known=known,
+        cache=options.store(),
+    )
+    if options.subset or options.limit:
+        dataset = choose(dataset, subset=options.subset, limit=options.limit)
+    for what, count in dataset.notes.items():
+        talk.say(f"{where}: {count} {what}")
+    return Opened(suite, dataset, where)
+
+
+class Evaluator:
+    """Measures models under suites: extractors are loaded once, ground truth is measured once, complete chunks are never redone.
+
+    ``ev = Evaluator(["reconstruction-256"], data="val.tar", subset="5k"); result = ev(tokenizer, step=25_000)``
+
+    options: the fields of `vtbench.options.Options` as keywords. talk: who reports progress (silent by default).
+    """
+
+    def __init__(
+        self, suites: str | Sequence[str] = ("reconstruction-256",), *, talk: Silent | None = None, **options: Any
+    ) -> None:
+        self.options = Options.of(**options)
+        self.talk = talk or Silent()
+        names = (suites,) if isinstance(suites, str) else tuple(suites)
+        self.opened = [open_suite(name, self.options, self.talk) for name in names]
+        self._extractors: dict[Any, tuple[Extractor, Mapping[str, str]]] = {}
+        self._opened_networks: set[int] = set()
+        self._controls: dict[str, Tokenizer] = {}
+
+    def __call__(self, model: Tokenizer | str, *, step: int | None = None, command: str | None = None) -> Result:
+        """Measure one model under every suite, its controls beside it.
+
+        step: the training step; it becomes part of the revision shown. Records, samples and the table are written to `out`."""
+        tokenizer = self.load(model) if isinstance(model, str) else model
+        records, controls = [], []
+        with untouched(tokenizer.modules().values()):
+            for opened in self.opened:
+                records.append(self._run(tokenizer, opened, step, command))
+                for spec in opened.suite.controls if self.options.baselines else ():
+                    control = self._controls.setdefault(spec, self.load(spec))
+                    if (control.name, dict(control.params)) != (tokenizer.name, dict(tokenizer.params)):
+                        controls.append(self._run(control, opened, None, command))
+        write_table(Path(self.options.out))
+        return Result(records, controls, Path(self.options.out))
+
+    def load(self, spec: str) -> Tokenizer:
+        """A model of the zoo, by what stands after `--model`."""
+        o = self.options
+        weights = o.weights if spec not in {c for opened in self.opened for c in opened.suite.controls} else None
+        return zoo.load(
+            spec,
+            weights=weights,
+            state_key=o.state_key,
+            device=o.resolved_device(),
+            dtype=o.dtype,
+            allow_code=o.allow_code,
+        )
+
+    def plan(self, model: Tokenizer, opened: Opened) -> Plan:
+        """What a run would do."""
+        o = self.options
+        budgets: tuple[int | None, ...] = o.tokens or (model.budget,)
+        if o.tokens and not model.capabilities.prefix:
+            budgets = (None,)
+        return make_plan(
+            opened.suite,
+            model,
+            resolutions=tuple(o.resolution) or tuple(r or None for r in opened.suite.resolutions),
+            budgets=budgets,
+            seed=o.seed,
+            dtype=o.dtype,
+            device=o.resolved_device(),
+            made=self._extractors,
+            slice_by=o.slice_by,
+        )
+
+    # ------------------------------------------------------------------------------------ one run
+
+    def _run(self, model: Tokenizer, opened: Opened, step: int | None, command: str | None) -> Record:
+        from vtbench.passes import Bench
+
+        o, suite, dataset = self.options, opened.suite, opened.dataset
+        started = now()
+        if o.strict and dataset.problems:
+            raise BadSample(f"{dataset.problems[0][0]}: {dataset.problems[0][1]}")
+        if o.tokens and not model.capabilities.prefix:
+            self.talk.warn(f"{model.name} does not decode prefixes: --tokens does not apply to it")
+        plan = self.plan(model, opened)
+        revision = model.revision + (f";step={step}" if step is not None else "")
+        identity = run_id(
+            model.name, revision, model.params, suite.digest(), dataset.revision, {**o.moving(), "budget": model.budget}
+        )
+        device = o.resolved_device()
+        bench = Bench(
+            model.to(device, o.dtype),
+            plan,
+            seed=o.seed,
+            batch_size=o.resolved_batch(device),
+            device=device,
+            workers=o.workers,
+            keep=self._keep(plan, dataset, identity),
+            strict=o.strict,
+        )
+        bench._open = self._opened_networks
+        store = Store(o.store(), self.talk.warn)
+        chunks = cut(dataset.samples, suite.chunk)
+        title = f"{model.name} · {suite.name}"
+        with self.talk.task(title, len(dataset.samples)) as task:
+            worked = fill(plan, chunks, store, bench, fresh=o.fresh, advance=lambda n, _: task.advance(n))
+        with bench.stage("metrics"):
+            reduced = Reducer(plan, store, chunks, facts=_facts(model), limited=o.limit is not None).reduce()
+        failures = [Failure(id=i, stage="load", reason=r) for i, r in dataset.problems] + reduced.failures
+        if dataset.problems:
+            _mark_partial(reduced.rows, len(failures))
+        self._tell(model, reduced.failures, dataset)
+        record = Record(
+            run_id=identity,
+            status=_status(reduced.rows, failures, o),
+            started=started,
+            finished=now(),
+            command=command
+            or shlex.join(["vtbench", *sys.argv[1:]] if sys.argv[0].endswith("vtbench") else ["python"]),
+            model=ModelInfo(name=model.name, revision=revision, params=plain(dict(model.params)), card=_card(model)),
+            suite=SuiteInfo(name=suite.name, version=suite.version, digest=suite.digest()),
+            dataset=DatasetInfo(
+                name=dataset.name, revision=dataset.revision, n=len(dataset.samples), where=opened.where
+            ),
+            options={**o.moving(), **({"step": step} if step is not None else {})},
+            protocols={name: _protocol(suite, name) for name in dict.fromkeys(c.protocol.name for c in plan.cells)},
+            rows=reduced.rows,
+            failures=failures,
+            stages=dict(sorted(bench.stages.items())),
+            environment=environment(
+                device, o.dtype, bench.batch_size, o.seed, backed_off=bench.backed_off, chunks_measured=worked
+            ),
+            weights=plan.weights,
+        )
+        out = Path(o.out)
+        _guard_out(out)
+        write(record, out)
+        blocks = (
+            {
+                **{k: getattr(s.row, k) for k in ("resolution", "tokens", "protocol", "metric", "slice")},
+                "id": s.ids,
+                "instance": s.instance,
+                "value": s.values,
+            }
+            for s in reduced.samples
+        )
+        write_samples(out, identity, blocks)
+        return record
+
+    def _keep(self, plan: Plan, dataset: Dataset, identity: str) -> Keep | None:
+        from vtbench.passes import Keep
+
+        o = self.options
+        how = "sample" if o.keep_images == "none" and o.grid else o.keep_images
+        points: dict[tuple[Prepared, int | None], str] = {}
+        for prepared, at, budget, _ in plan.operating_points():
+            if at.op == "run" and at.of is not None and at.of.op == "load":
+                point = f"{prepared.resolution or 'native'}" + (f"-{budget}tokens" if budget is not None else "")
+                if point not in points.values():
+                    points[prepared, budget] = point
+        if how == "none" or not points:
+            return None
+        ids = None
+        if how == "sample":
+            ranked = sorted((s.id for s in dataset.samples), key=lambda i: hashlib.sha256(i.encode()).hexdigest())
+            ids = frozenset(ranked[:KEPT])
+        return Keep(Path(o.out) / "images" / identity, points, ids)
+
+    def _tell(self, model: Tokenizer, failures: Iterable[Failure], dataset: Dataset) -> None:
+        bad = [*(Failure(id=i, stage="load", reason=r) for i, r in dataset.problems), *failures]
+        for failure in bad[:5]:
+            self.talk.warn(f"{failure.id}: {failure.reason}")
+        if len(bad) > 5:
+            self.talk.warn(f"and {len(bad) - 5} more samples failed; the record names them all")
+
+
+def evaluate(
+    model: Tokenizer | str,
+    suites: str | Sequence[str] = ("reconstruction-256",),
+    *,
+    talk: Silent | None = None,
+    **options: Any,
+) -> Result:
+    """Measure a model once: ``vtbench.evaluate("tiny", "demo")``. Options as for `Evaluator`."""
+    return Evaluator(suites, talk=talk, **options)(model)
+
+
+# ------------------------------------------------------------------------------------------------ small facts
+
+
+def _protocol(suite: Suite, name: str) -> dict[str, Any]:
+    protocol = suite.protocols[name]
+    return {
+        "input": plain(dict(protocol.input)),
+        "view": plain(dict(protocol.view)),
+        "reduce": plain(dict(protocol.reduce)),
+    }
+
+
+def _facts(model: Tokenizer) -> dict[str, Any]:
+    return {"model": model.name, "max_tokens": model.capabilities.max_tokens}
+
+
+def _card(model: Tokenizer) -> dict[str, Any]:
+    card = getattr(model, "card", None)
+    if card is None:
+        return {}
+    shown = card.to_dict() if hasattr(card, "to_dict") else dict(card)
+    return dict(plain(shown))
+
+
+def _mark_partial(rows: list[Any], count: int) -> None:
+    for i, row in enumerate(rows):
+        if row.status in ("ok", "limited"):
+            rows[i] = row.model_copy(update={"status": "partial", "why": f"{count} samples failed"})
+
+
+def _status(rows: Sequence[Any], failures: Sequence[Failure], options: Options) -> Any:
+    """The run's status: skipped rows do not spoil a run that measured others."""
+    measured = [r.status for r in rows if r.status != "skipped"]
+    if not measured:
+        return "failed" if failures else "skipped"
+    return worst(measured)
+
+
+def _guard_out(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise VtbenchError(f"cannot write to {out}: {error.strerror}", "Name another folder with --out") from error

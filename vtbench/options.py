@@ -1,0 +1,90 @@
+"""The options of a measurement, one list for the command line and Python."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from vtbench.errors import UnknownName, UsageError
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to measure. Every field is an option of `vtbench reconstruct` and a keyword of `vtbench.evaluate` and `Evaluator`.
+
+    data: folder, tar, shards, ``hf:``, parquet or ``.npz``. out: the results folder. protocol: protocols to add. resolution: pixels
+    (None: the suite's). tokens: budgets of prefix models. subset: a named subset (``5k``), balanced over labels, by hash of the id.
+    limit: the first n samples (its rows are `limited`: never ranked). device: ``cpu``, ``cuda:0`` (None: a GPU if there is one).
+    batch_size: None chooses 16 on a CPU and 64 on a GPU, so that equal commands have equal batches.
+    """
+
+    data: str | None = None
+    out: str = "results"
+    protocol: tuple[str, ...] = ()
+    resolution: tuple[int, ...] = ()
+    tokens: tuple[int, ...] = ()
+    subset: str | None = None
+    limit: int | None = None
+    metadata: str | None = None
+    slice_by: tuple[str, ...] = ()
+    device: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    batch_size: int | None = None
+    workers: int = 2
+    seed: int = 0
+    keep_images: Literal["none", "sample", "all"] = "none"
+    grid: str | None = None
+    strict: bool = False
+    baselines: bool = True
+    fresh: bool = False
+    weights: str | None = None
+    state_key: str = "auto"
+    allow_code: bool = False
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise UsageError(f"--limit {self.limit}: at least 1")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise UsageError(f"--batch-size {self.batch_size}: at least 1")
+        if self.keep_images not in ("none", "sample", "all"):
+            raise UsageError(f"--keep-images {self.keep_images}: none, sample or all")
+        if any(r < 1 for r in self.resolution):
+            raise UsageError("--resolution is in pixels, at least 1")
+        if any(t < 1 for t in self.tokens):
+            raise UsageError("--tokens is at least 1")
+
+    @classmethod
+    def of(cls, **given: Any) -> Options:
+        """Options from keywords; single values where several may stand become tuples."""
+        known = {f.name: f for f in fields(cls)}
+        for name, value in given.items():
+            if name not in known:
+                raise UnknownName("option", name, known)
+            if "tuple" in str(known[name].type) and not isinstance(value, tuple):
+                given[name] = tuple(value) if isinstance(value, list) else (() if value is None else (value,))
+        return cls(**given)
+
+    def resolved_device(self) -> str:
+        """The device, chosen when none was named."""
+        import torch
+
+        if self.device:
+            return self.device
+        return "cuda:0" if torch.cuda.is_available() else "cpu"
+
+    def resolved_batch(self, device: str) -> int:
+        """The batch size, chosen when none was given."""
+        return self.batch_size or (64 if device.startswith("cuda") else 16)
+
+    def store(self) -> Path:
+        """Where measurements lie: `VTBENCH_STORE`, or `measurements/` in the results folder."""
+        return Path(os.environ.get("VTBENCH_STORE") or Path(self.out) / "measurements")
+
+    def moving(self) -> dict[str, Any]:
+        """The options that move a value and are not told by model, suite and data: they are part of the run's id."""
+        moved: dict[str, Any] = {"subset": self.subset, "limit": self.limit, "dtype": self.dtype}
+        moved |= {"protocol": list(self.protocol), "resolution": list(self.resolution), "tokens": list(self.tokens)}
+        moved |= {"slice_by": list(self.slice_by), "seed": self.seed or None}
+        return {k: v for k, v in moved.items() if v not in (None, [], "float32")}

@@ -1,0 +1,475 @@
+"""Runs one chunk: load, prepare, encode, decode, view, extract. The only place where a model and the extractors meet."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vtbench.api import Batch, Condition, Pass, Placement, Rows, Tokenizer, Tokens, View
+from vtbench.data import prepare, restore, through_container
+from vtbench.engine.chunks import Chunk, seed_of
+from vtbench.engine.store import Measured
+from vtbench.errors import BadSample, VtbenchError
+from vtbench.plan import Plan, Prepared, Station
+
+
+@dataclass
+class Item:
+    """One sample on its way: its position in the chunk, the model's canvas, and how it lies there."""
+
+    position: int
+    sample: Any
+    source: np.ndarray
+    pixels: np.ndarray | None = None
+    placement: Placement | None = None
+
+
+@dataclass
+class Keep:
+    """Which reconstructions are written as PNG, and where: `folder`/POINT/{original,reconstruction}/ID.png."""
+
+    folder: Path
+    points: Mapping[tuple[Prepared, int | None], str]
+    ids: frozenset[str] | None = None
+
+    def paths(self, sample_id: str, point: str) -> tuple[Path, Path]:
+        """The original's and the reconstruction's file."""
+        name = sample_id.replace("/", "__") + ".png"
+        return self.folder / point / "original" / name, self.folder / point / "reconstruction" / name
+
+    def lacks(self, sample: Any) -> bool:
+        """Whether a sample is wanted and not there yet."""
+        if self.ids is not None and sample.id not in self.ids:
+            return False
+        return any(not p.is_file() for point in self.points.values() for p in self.paths(sample.id, point))
+
+
+def quantise(images: torch.Tensor, how: str) -> torch.Tensor:
+    """Floats in [0, 1] to the 8-bit grid, still as floats: `round`, `truncate` (of 255 x), or `none`."""
+    images = images.clamp(0, 1)
+    if how == "none":
+        return images
+    scaled = images * 255
+    return (scaled.round() if how == "round" else scaled.floor()) / 255
+
+
+def to_bytes(images: torch.Tensor, how: str) -> np.ndarray:
+    """uint8 ``[B, H, W, 3]`` under a quantiser (`none` rounds: bytes are bytes)."""
+    grid = quantise(images.float(), "truncate" if how == "truncate" else "round")
+    return (grid * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+
+class _Forward:
+    """The passes over one batch, each made once: encodes shared by budgets, decodes by views."""
+
+    def __init__(self, bench: Bench, items: Sequence[Item], images: torch.Tensor | None) -> None:
+        self.bench, self.items, self.images = bench, items, images
+        self._tokens: dict[tuple[Pass, bool], Tokens] = {}
+        self._images: dict[tuple[Pass, int | None, bool], torch.Tensor] = {}
+
+    def pixels(self, at: Pass, budget: int | None, sample: bool) -> torch.Tensor:
+        """Images of a pass, float32 in [0, 1], on the bench's device."""
+        if at.op == "load":
+            assert self.images is not None, "a pass without prepared inputs"
+            return self.images
+        key = (at, budget, sample)
+        if key not in self._images:
+            if at.op == "run":
+                with self.bench.stage("decode"):
+                    self._images[key] = self.bench.decode(
+                        self.tokens(at, budget, sample), self.items, at, self._size(at)
+                    )
+            else:
+                raise VtbenchError(f"the pass '{at.op}' is not one that this version can make")
+        return self._images[key]
+
+    def _size(self, at: Pass) -> tuple[int, int]:
+        assert self.images is not None
+        return int(self.images.shape[2]), int(self.images.shape[3])
+
+    def tokens(self, at: Pass, budget: int | None, sample: bool) -> Tokens:
+        """The tokens of a `run` pass, cut to the budget; encoded once for all budgets."""
+        if at.op != "run" or at.of is None:
+            raise VtbenchError(f"the pass '{at.spelled()}' has no tokens")
+        key = (at, sample)
+        if key not in self._tokens:
+            base = self.pixels(at.of, budget, sample)
+            with self.bench.stage("encode"):
+                self._tokens[key] = self.bench.encode(base, self.items, at, sample)
+        tokens = self._tokens[key]
+        return tokens if budget is None else self.bench.model.prefix(tokens, budget)
+
+    def forget(self, at: Pass, budget: int | None, sample: bool) -> None:
+        """Free the images of a pass that no later station wants."""
+        self._images.pop((at, budget, sample), None)
+
+
+@dataclass
+class Bench:
+    """A model and the extractors of a plan on one device; measures chunks for the engine."""
+
+    model: Tokenizer
+    plan: Plan
+    seed: int = 0
+    batch_size: int = 16
+    device: str = "cpu"
+    workers: int = 2
+    keep: Keep | None = None
+    strict: bool = False
+    stages: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    forwards: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    backed_off: bool = False
+    _open: set[int] = field(default_factory=set)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Account the time of a block to a stage (nested stages count once, in the inner one)."""
+        start, inner = time.perf_counter(), sum(self.stages.values())
+        try:
+            yield
+        finally:
+            nested = sum(self.stages.values()) - inner
+            self.stages[name] += time.perf_counter() - start - nested
+
+    # -------------------------------------------------------------------------------- the engine's side
+
+    def wants(self, chunk: Chunk) -> bool:
+        """Whether kept images of a chunk are still to be written."""
+        return self.keep is not None and any(self.keep.lacks(s) for s in chunk.samples)
+
+    def measure(self, chunk: Chunk, wanted: Mapping[Station, set[str]]) -> dict[Station, Measured]:
+        """Measure stations on a chunk; a bad sample is recorded as failed and the rest goes on."""
+        out = {station: Measured(environment=self.environment()) for station in wanted}
+        rows: dict[Station, dict[str, list[tuple[np.ndarray, np.ndarray]]]] = {
+            station: {head: [] for head in heads} for station, heads in wanted.items()
+        }
+        keeping = self.keep if self.wants(chunk) else None
+        by_prepared: dict[Prepared, list[Station]] = defaultdict(list)
+        for station in wanted:
+            by_prepared[station.prepared].append(station)
+        if keeping:
+            for prepared, _ in keeping.points:
+                by_prepared[prepared] += []
+        buckets: dict[tuple[Prepared, tuple[int, ...]], list[Item]] = defaultdict(list)
+
+        def fail(position: int, reason: str, stations: Sequence[Station]) -> None:
+            if self.strict:
+                raise BadSample(f"{chunk.samples[position].id}: {reason}")
+            for station in stations:
+                out[station].failed[position] = reason
+
+        def flush(prepared: Prepared, items: list[Item]) -> None:
+            self._split(prepared, items, by_prepared[prepared], wanted, rows, fail, keeping)
+
+        with torch.inference_mode():
+            for item, exif, problem in self._load(chunk, by_prepared):
+                for prepared, stations in by_prepared.items():
+                    if prepared.mapping().get("exif", "ignore") != exif:
+                        continue
+                    if problem:
+                        fail(item.position, problem, stations)
+                        continue
+                    try:
+                        ready = self._prepare(item, prepared, stations, keeping)
+                    except BadSample as error:
+                        fail(item.position, str(error), stations)
+                        continue
+                    shape = ready.pixels.shape if ready.pixels is not None else ()
+                    bucket = buckets[prepared, shape]
+                    bucket.append(ready)
+                    if len(bucket) == self.batch_size:
+                        flush(prepared, buckets.pop((prepared, shape)))
+            for (prepared, _), bucket in list(buckets.items()):
+                flush(prepared, bucket)
+        for station, heads in rows.items():
+            for head, parts in heads.items():
+                out[station].heads[head] = _merge(parts)
+        return out
+
+    def measure_model(self, wanted: Mapping[Station, set[str]], chunk: Chunk) -> dict[Station, Measured]:
+        """Measure what belongs to the model itself, on one batch of the first chunk's inputs."""
+        out: dict[Station, Measured] = {}
+        for station, heads in wanted.items():
+            batch: list[Item] = []
+            for item, _, problem in self._load(chunk, {station.prepared: [station]}):
+                if problem:
+                    continue
+                ready = self._prepare(item, station.prepared, [station], None, force=True)
+                if ready.pixels is not None and (not batch or ready.pixels.shape == batch[0].pixels.shape):  # type: ignore[union-attr]
+                    batch.append(ready)
+                if len(batch) == self.batch_size:
+                    break
+            if not batch:
+                out[station] = Measured(failed={0: "no sample of the first chunk could be read"})
+                continue
+            images = self._stack(batch)
+            extractor = self._extractor(station)
+            extractor.model = self.model  # type: ignore[attr-defined]
+            with self.stage("costs"):
+                found = extractor(Batch([i.sample for i in batch], images=images), sorted(heads))
+            zero = {head: (rows.values, np.zeros(len(rows.values), np.int64)) for head, rows in found.items()}
+            out[station] = Measured(zero, environment=self.environment())
+        return out
+
+    def environment(self) -> dict[str, Any]:
+        """What made a chunk file, for its header."""
+        return {
+            "torch": str(torch.__version__),
+            "numpy": np.__version__,
+            "device": self.device,
+            "threads": torch.get_num_threads(),
+            "batch_size": self.batch_size,
+        }
+
+    # -------------------------------------------------------------------------------- inputs
+
+    def _load(self, chunk: Chunk, by_prepared: Mapping[Prepared, Any]) -> Iterator[tuple[Item, str, str]]:
+        """Decode a chunk's samples in order, a few ahead: (item, exif rule, problem)."""
+        rules = list(dict.fromkeys(p.mapping().get("exif", "ignore") for p in by_prepared))
+
+        def decode(sample: Any, exif: str) -> tuple[np.ndarray | None, str]:
+            try:
+                return np.asarray(sample.image(exif=exif)), ""
+            except BadSample as error:
+                return None, str(error)
+
+        jobs = [(i, s, exif) for i, s in enumerate(chunk.samples) for exif in rules]
+        ahead = 2 * max(1, self.workers)
+        with ThreadPoolExecutor(max(1, self.workers)) as pool:
+            futures = {n: pool.submit(decode, s, e) for n, (_, s, e) in enumerate(jobs[:ahead])}
+            for n, (position, sample, exif) in enumerate(jobs):
+                with self.stage("load"):
+                    array, problem = futures.pop(n).result()
+                if n + ahead < len(jobs):
+                    _, later, rule = jobs[n + ahead]
+                    futures[n + ahead] = pool.submit(decode, later, rule)
+                yield (
+                    Item(position, sample, array if array is not None else np.zeros((0, 0, 3), np.uint8)),
+                    exif,
+                    problem,
+                )
+
+    def _prepare(
+        self, item: Item, prepared: Prepared, stations: Sequence[Station], keeping: Keep | None, *, force: bool = False
+    ) -> Item:
+        kept = keeping is not None and any(p == prepared for p, _ in keeping.points)
+        if not force and not kept and all(s.at.op == "load" and s.view.frame == "source" for s in stations):
+            return item
+        from PIL import Image
+
+        with self.stage("prepare"):
+            pixels, placement = prepare(Image.fromarray(item.source), prepared.mapping(), prepared.resolution)
+        return replace(item, pixels=pixels, placement=placement)
+
+    def _stack(self, items: Sequence[Item]) -> torch.Tensor:
+        stacked = np.stack([i.pixels for i in items if i.pixels is not None])
+        return torch.from_numpy(stacked).to(self.device)
+
+    # -------------------------------------------------------------------------------- one batch
+
+    def _split(
+        self,
+        prepared: Prepared,
+        items: list[Item],
+        stations: Sequence[Station],
+        wanted: Mapping[Station, set[str]],
+        rows: dict[Station, dict[str, list[tuple[np.ndarray, np.ndarray]]]],
+        fail: Callable[[int, str, Sequence[Station]], None],
+        keeping: Keep | None,
+    ) -> None:
+        """Run a batch; halve it when memory runs out, and go one by one when a sample in it is bad."""
+        try:
+            found = self._batch(prepared, items, stations, wanted, keeping)
+        except BadSample as error:
+            if len(items) == 1:
+                fail(items[0].position, str(error), stations)
+                return
+            for item in items:
+                self._split(prepared, [item], stations, wanted, rows, fail, keeping)
+            return
+        except torch.cuda.OutOfMemoryError:
+            if len(items) == 1:
+                raise
+            self.backed_off = True
+            torch.cuda.empty_cache()
+            half = len(items) // 2
+            for part in (items[:half], items[half:]):
+                self._split(prepared, part, stations, wanted, rows, fail, keeping)
+            return
+        positions = np.array([i.position for i in items], dtype=np.int64)
+        for station, heads in found.items():
+            for head, got in heads.items():
+                image = positions if got.image is None else positions[np.asarray(got.image, dtype=np.int64)]
+                if len(got.values) != len(image):
+                    raise VtbenchError(
+                        f"the extractor {station.extractor} gave {len(got.values)} rows for {len(image)} samples ({head})"
+                    )
+                rows[station][head].append((np.asarray(got.values), image))
+
+    def _batch(
+        self,
+        prepared: Prepared,
+        items: Sequence[Item],
+        stations: Sequence[Station],
+        wanted: Mapping[Station, set[str]],
+        keeping: Keep | None,
+    ) -> dict[Station, Mapping[str, Rows]]:
+        images = self._stack(items) if items[0].pixels is not None else None
+        forward = _Forward(self, items, images)
+        found: dict[Station, Mapping[str, Rows]] = {}
+        samples = [i.sample for i in items]
+        for at, budget, sample in dict.fromkeys((s.at, s.budget, s.sample) for s in stations):
+            for station in stations:
+                if (station.at, station.budget, station.sample) != (at, budget, sample):
+                    continue
+                extractor = self._extractor(station)
+                batch = Batch(samples)
+                if extractor.takes == "tokens":
+                    batch.tokens = forward.tokens(at, budget, sample)
+                    batch.pixels = int(images.shape[2] * images.shape[3]) if images is not None else 0
+                else:
+                    pixels = forward.pixels(at, budget, sample) if at.op != "load" or images is not None else None
+                    batch.images = self._view(pixels, items, station.view, truth=not at.model())
+                    if extractor.takes == "pair":
+                        how = station.view.reference or station.view.quantise
+                        batch.reference = self._view(images, items, replace(station.view, quantise=how), truth=True)
+                with self.stage(station.extractor):
+                    found[station] = extractor(batch, sorted(wanted[station]))
+                self.forwards[station.extractor] += len(items)
+            if keeping and at.op == "run":
+                self._write(keeping, prepared, budget, items, forward.pixels(at, budget, sample))
+            forward.forget(at, budget, sample)
+        if keeping:
+            for wanted_prepared, budget in keeping.points:
+                if wanted_prepared == prepared and any(keeping.lacks(i.sample) for i in items):
+                    from vtbench.api import OUTPUT
+
+                    self._write(keeping, prepared, budget, items, forward.pixels(OUTPUT, budget, False))
+        return found
+
+    def _view(self, pixels: torch.Tensor | None, items: Sequence[Item], view: View, *, truth: bool) -> Any:
+        """Pixels as a view wants them."""
+        if view.frame == "model":
+            assert pixels is not None
+            return quantise(pixels, view.quantise)
+        if truth:
+            return [i.source for i in items]
+        assert pixels is not None
+        out = []
+        with self.stage("restore"):
+            for array, item in zip(to_bytes(pixels, view.quantise), items):
+                assert item.placement is not None
+                if not item.placement.restorable:
+                    raise VtbenchError(
+                        "this protocol crops its inputs, so a reconstruction cannot be put back on its source"
+                    )
+                back = restore(array, item.placement, filter=view.filter)
+                out.append(through_container(back, item.sample.stored_as, view.container))
+        return out
+
+    def _write(
+        self, keeping: Keep, prepared: Prepared, budget: int | None, items: Sequence[Item], pixels: torch.Tensor
+    ) -> None:
+        from PIL import Image
+
+        point = keeping.points.get((prepared, budget))
+        if point is None:
+            return
+        with self.stage("keep images"):
+            for array, item in zip(to_bytes(pixels, "round"), items):
+                if not keeping.lacks(item.sample) or item.pixels is None or item.placement is None:
+                    continue
+                truth = (item.pixels * 255).round().astype(np.uint8).transpose(1, 2, 0)
+                if item.placement.restorable:
+                    truth, array = item.source, restore(array, item.placement)
+                for path, picture in zip(keeping.paths(item.sample.id, point), (truth, array)):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    partial = path.with_suffix(".part")
+                    Image.fromarray(picture).save(partial, format="PNG")
+                    partial.replace(path)
+
+    # -------------------------------------------------------------------------------- the model and the extractors
+
+    def _extractor(self, station: Station) -> Any:
+        extractor = self.plan.extractor(station)
+        if id(extractor) not in self._open:
+            with self.stage("open networks"):
+                extractor.open(self.device)
+            self._open.add(id(extractor))
+        return extractor
+
+    def _seeds(self, items: Sequence[Item], at: Pass, half: str) -> list[int]:
+        return [seed_of(self.seed, i.sample.id, f"{at.spelled()}/{half}") for i in items]
+
+    def encode(self, images: torch.Tensor, items: Sequence[Item], at: Pass, sample: bool) -> Tokens:
+        """Encode, padded by edge replication to the model's multiple."""
+        conditions = [Condition(i.sample.id, i.sample.label, i.sample.caption) for i in items]
+        seeds = self._seeds(items, at, "encode")
+        self.forwards["encode"] += len(items)
+        try:
+            return self.model.encode(
+                _pad(images, self.model.capabilities.multiple), condition=conditions, sample=sample, seeds=seeds
+            )
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            raise self._blame(error, "encode", images) from error
+
+    def decode(self, tokens: Tokens, items: Sequence[Item], at: Pass, size: tuple[int, int]) -> torch.Tensor:
+        """Decode, crop the padding off, clamp."""
+        seeds = self._seeds(items, at, "decode")
+        self.forwards["decode"] += len(items)
+        try:
+            out = self.model.decode(tokens, seeds=seeds)
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            raise self._blame(error, "decode", None) from error
+        if out.ndim != 4 or out.shape[0] != len(items) or out.shape[1] != 3:
+            raise VtbenchError(f"{self.model.name} decodes to shape {tuple(out.shape)}, not [{len(items)}, 3, H, W]")
+        out = out[:, :, : size[0], : size[1]]
+        if tuple(out.shape[2:]) != size:
+            raise VtbenchError(f"{self.model.name} decodes to {tuple(out.shape[2:])} from an input of {size}")
+        if not bool(torch.isfinite(out).all()):
+            raise BadSample(f"{self.model.name} decoded to values that are not finite")
+        return out.float().clamp(0, 1).to(self.device)
+
+    def _blame(self, error: Exception, half: str, images: torch.Tensor | None) -> Exception:
+        if isinstance(error, torch.cuda.OutOfMemoryError):
+            return error
+        what = f" on an input of shape {tuple(images.shape)}" if images is not None else ""
+        return VtbenchError(
+            f"the model {self.model.name} failed to {half}{what}: {type(error).__name__}: {error}",
+            "Set VTBENCH_DEBUG=1 for its traceback",
+        )
+
+
+def _pad(images: torch.Tensor, multiple: int) -> torch.Tensor:
+    height, width = images.shape[2:]
+    down, right = -height % multiple, -width % multiple
+    if not (down or right):
+        return images
+    return torch.nn.functional.pad(images, (0, right, 0, down), mode="replicate")
+
+
+def _merge(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of several batches in sample order; token rows of different lengths are padded with -1."""
+    if not parts:
+        return np.zeros(0, np.float64), np.zeros(0, np.int64)
+    trailing = [p[0].shape[1:] for p in parts]
+    values = [p[0] for p in parts]
+    if len(set(trailing)) > 1:
+        widest = tuple(np.max(np.array(trailing), axis=0))
+        values = []
+        for array, _ in parts:
+            full = np.full((array.shape[0], *widest), -1, array.dtype)
+            full[(slice(None), *(slice(0, n) for n in array.shape[1:]))] = array
+            values.append(full)
+    image = np.concatenate([p[1] for p in parts])
+    order = np.argsort(image, kind="stable")
+    return np.concatenate(values)[order], image[order]
