@@ -1,0 +1,127 @@
+"""Where a sample's content lies: small picklable objects that read it when asked, so that a dataset is cheap to hand on."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from vtbench.errors import BadSample
+
+Stamp = tuple[str, int, int]
+"""(path and place in the file, size in bytes, mtime in ns): the key of a cached digest."""
+
+
+class Source(Protocol):
+    """The content of one sample. name: how messages call it."""
+
+    @property
+    def name(self) -> str: ...
+
+    def stamp(self) -> Stamp | None:
+        """The key under which the content's digest may be kept; None: never kept."""
+        ...
+
+    def read(self) -> bytes | np.ndarray:
+        """The stored file's bytes, or uint8 RGB ``[H, W, 3]``. Raises `BadSample`."""
+        ...
+
+
+def file_stamp(path: str, place: str = "") -> Stamp | None:
+    """Stamp of a file, or of a place in it; None when it cannot be looked at."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return path + place, status.st_size, status.st_mtime_ns
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """A whole file."""
+
+    path: str
+
+    @property
+    def name(self) -> str:
+        return self.path
+
+    def stamp(self) -> Stamp | None:
+        return file_stamp(self.path)
+
+    def read(self) -> bytes:
+        try:
+            with open(self.path, "rb") as file:
+                content = file.read()
+        except OSError as error:
+            raise BadSample(f"cannot read {self.path}: {error.strerror or error}") from error
+        if not content:
+            raise BadSample(f"{self.path} is empty (0 bytes)")
+        return content
+
+
+@dataclass(frozen=True)
+class SpanSource:
+    """`size` bytes at `offset` of a file: a member of an uncompressed tar. `outside` is the archive's stamp at listing."""
+
+    path: str
+    offset: int
+    size: int
+    member: str
+    outside: Stamp | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.path}:{self.member}"
+
+    def stamp(self) -> Stamp | None:
+        if self.outside is None:
+            return None
+        return f"{self.outside[0]}:{self.offset}+{self.size}", self.outside[1], self.outside[2]
+
+    def read(self) -> bytes:
+        if not self.size:
+            raise BadSample(f"{self.name} is empty (0 bytes)")
+        try:
+            with open(self.path, "rb") as file:
+                file.seek(self.offset)
+                content = file.read(self.size)
+        except OSError as error:
+            raise BadSample(f"cannot read {self.name}: {error.strerror or error}") from error
+        if len(content) != self.size:
+            raise BadSample(f"{self.name} is cut short: {len(content)} of {self.size} bytes")
+        return content
+
+
+@dataclass(frozen=True)
+class ArraySource:
+    """Image `index` of a uint8 array ``[N, H, W, 3]`` that lies uncompressed in a file from `offset` on."""
+
+    path: str
+    offset: int
+    shape: tuple[int, int, int]
+    index: int
+    outside: Stamp | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.path}[{self.index}]"
+
+    def stamp(self) -> Stamp | None:
+        if self.outside is None:
+            return None
+        return f"{self.outside[0]}[{self.index}]", self.outside[1], self.outside[2]
+
+    def read(self) -> np.ndarray:
+        size = int(np.prod(self.shape))
+        try:
+            with open(self.path, "rb") as file:
+                file.seek(self.offset + self.index * size)
+                content = file.read(size)
+        except OSError as error:
+            raise BadSample(f"cannot read {self.name}: {error.strerror or error}") from error
+        if len(content) != size:
+            raise BadSample(f"{self.name} is cut short: {len(content)} of {size} bytes")
+        return np.frombuffer(content, dtype=np.uint8).reshape(self.shape)
