@@ -315,7 +315,9 @@ def find(folder: Path, which: str) -> Record:
     named = [r for r in records if which in (r.model.name, label(r))]
     if named:
         return named[-1]
-    raise UnknownName("result", which, {label(r) for r in records} | {p.stem for p in paths})
+    raise UnknownName(
+        "result", which, {label(r) for r in records} | {r.model.name for r in records} | {p.stem for p in paths}
+    )
 
 
 def label(record: Record) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -101,6 +100,8 @@ def read_csv(path: Path) -> list[TidyRow]:
 @contextmanager
 def locked(out: Path) -> Iterator[None]:
     """Hold the results folder's table lock: two processes that write at once take turns."""
+    import fcntl  # absent on Windows, where only writing is refused
+
     out.mkdir(parents=True, exist_ok=True)
     with (out / "table.lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)

@@ -1,0 +1,172 @@
+"""Records for people: one table a suite and resolution, controls beside the model, skipped rows with their reasons below."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from vtbench.record import Record, Row, label
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Column = tuple[str, int | None, str]
+"""A column of the shown table: (run_id, tokens, params of the row)."""
+
+
+def digits_of(low: float | None, high: float | None) -> int:
+    """Decimals worth printing: to the first digit of the interval's half-width (two where it is a 1)."""
+    if low is None or high is None or not math.isfinite(high - low) or high <= low:
+        return 4
+    half = (high - low) / 2
+    place = -math.floor(math.log10(half))
+    if half * 10**place < 2:
+        place += 1
+    return min(max(place, 0), 6)
+
+
+def number(value: float | None, low: float | None = None, high: float | None = None) -> str:
+    """A value with its digits cut at its interval; four significant ones when there is none."""
+    if value is None:
+        return "-"
+    if not math.isfinite(value):
+        return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
+    if low is None or high is None or not math.isfinite(high - low) or high <= low:
+        if value == int(value) and abs(value) < 1e15:
+            return f"{int(value)}"
+        return f"{value:.{max(0, 3 - math.floor(math.log10(abs(value))))}f}" if abs(value) < 1e4 else f"{value:.4g}"
+    return f"{value:.{digits_of(low, high)}f}"
+
+
+def with_interval(row: Row) -> str:
+    """``21.83 [21.61, 22.04]``, or the value alone when it has no interval."""
+    text = number(row.value, row.ci_low, row.ci_high)
+    low, high = row.ci_low, row.ci_high
+    if low is None or high is None or not math.isfinite(high - low) or high <= low:
+        return text
+    places = digits_of(low, high)
+    return f"{text} [{low:.{places}f}, {high:.{places}f}]"
+
+
+def arrow(higher_is_better: bool | None) -> str:
+    """The direction of a metric, for a heading."""
+    return "" if higher_is_better is None else ("↑" if higher_is_better else "↓")
+
+
+def _column_title(record: Record, column: Column, several: bool) -> str:
+    title = label(record)
+    if column[2]:
+        title = f"{record.model.name}:{column[2].replace(';', ',')}"
+    return f"{title}\n{column[1]} tokens" if several and column[1] is not None else title
+
+
+def show(records: Record | Sequence[Record], console: Console, *, everything: bool = False) -> None:
+    """Print records side by side (the model first, then its controls): recommended protocols, or `everything`.
+
+    Text from records is printed as it is: no markup in a model's name is obeyed."""
+    from rich.table import Table
+    from rich.text import Text
+
+    records = [records] if isinstance(records, Record) else list(records)
+    by_id = {record.run_id: record for record in records}
+    groups: dict[tuple[str, int | None], dict[tuple[str, str, str], dict[Column, Row]]] = {}
+    for record in records:
+        for row in record.rows:
+            if row.status == "skipped" or (not everything and not row.recommended):
+                continue
+            lines = groups.setdefault((record.suite.name, row.resolution), {})
+            cells = lines.setdefault((row.metric, row.protocol, row.slice), {})
+            cells[(record.run_id, row.tokens, row.params)] = row
+    for (suite, resolution), lines in groups.items():
+        columns = list(dict.fromkeys(column for cells in lines.values() for column in cells))
+        columns.sort(key=lambda c: list(by_id).index(c[0]))
+        budgets = {record: {c[1] for c in columns if c[0] == record} for record in by_id}
+        where = f"{suite} at {resolution} px" if resolution else f"{suite} at native size"
+        table = Table(title=Text(f"{where}, {_data(records)}"), title_justify="left", header_style="bold")
+        for heading in ("metric", "slice", "protocol"):
+            table.add_column(heading, no_wrap=heading == "metric")
+        for column in columns:
+            title = _column_title(by_id[column[0]], column, len(budgets[column[0]]) > 1)
+            table.add_column(Text(title), justify="right")
+        last = ""
+        for (metric, protocol, piece), cells in lines.items():
+            first = next(iter(cells.values()))
+            name = (
+                "" if metric == last else " ".join(filter(None, (metric, arrow(first.higher_is_better), _unit(first))))
+            )
+            table.add_row(
+                Text(name),
+                Text("" if piece == "all" else piece),
+                Text(protocol, style="dim"),
+                *(_cell(cells.get(column), Text) for column in columns),
+            )
+            last = metric
+        console.print(table)
+    _below(records, console)
+
+
+def _unit(row: Row) -> str:
+    return f"({row.unit})" if row.unit else ""
+
+
+def _data(records: Sequence[Record]) -> str:
+    names = dict.fromkeys(f"{r.dataset.name} (n = {r.dataset.n})" for r in records)
+    return ", ".join(names)
+
+
+def _cell(row: Row | None, text: Any) -> Any:
+    if row is None:
+        return text("")
+    style = {"failed": "red", "partial": "yellow", "limited": "dim"}.get(row.status, "")
+    return text("failed" if row.status == "failed" else with_interval(row), style=style)
+
+
+def _below(records: Sequence[Record], console: Console) -> None:
+    from rich.text import Text
+
+    for record in records:
+        reasons: dict[str, list[Row]] = {}
+        for row in record.rows:
+            if row.why:
+                reasons.setdefault(f"{row.status}: {row.why}", []).append(row)
+        for reason, rows in reasons.items():
+            names = ", ".join(dict.fromkeys(row.metric for row in rows))
+            console.print(Text(f"{label(record)}: {names} {reason}", style="dim"), soft_wrap=True)
+        if record.failures:
+            first = record.failures[0]
+            console.print(
+                Text(
+                    f"{label(record)}: {len(record.failures)} samples failed, first {first.id}: {first.reason}",
+                    "yellow",
+                ),
+                soft_wrap=True,
+            )
+        for alarm in record.alarms:
+            console.print(Text(f"{label(record)}: {alarm.name}: {alarm.message}", "bold yellow"), soft_wrap=True)
+        if record.status == "limited":
+            console.print(Text(f"{label(record)}: a limited run; its numbers stand for nothing but themselves", "dim"))
+
+
+def provenance(record: Record) -> Mapping[str, str]:
+    """The lines that say where a record came from."""
+    env = record.environment
+    ours = " ".join(filter(None, (env.vtbench.version, env.vtbench.commit, "dirty" if env.vtbench.dirty else "")))
+    lines = {
+        "run": f"{record.run_id} ({record.status})",
+        "command": record.command,
+        "started": record.started,
+        "finished": record.finished,
+        "model": f"{label(record)} {record.model.revision}".strip(),
+        "suite": f"{record.suite.name} version {record.suite.version} {record.suite.digest}".strip(),
+        "data": f"{record.dataset.name} n = {record.dataset.n} {record.dataset.revision}".strip(),
+        "options": ", ".join(f"{k}={v}" for k, v in record.options.items()),
+        "machine": ", ".join(filter(None, (env.device, env.driver, env.platform))),
+        "numerics": f"dtype {env.dtype}, TF32 {env.tf32}, threads {env.threads}, batch size {env.batch_size}, seed {env.seed}",
+        "vtbench": ours,
+        "python": env.python,
+        "packages": ", ".join(f"{k} {v}" for k, v in sorted(env.packages.items())),
+        "weights": ", ".join(f"{k} {v}" for k, v in sorted(record.weights.items())),
+        "time": ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in record.stages.items()),
+    }
+    return {key: text for key, text in lines.items() if text}
