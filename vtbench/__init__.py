@@ -1,5 +1,45 @@
-"""vtbench: what a visual tokenizer or an image generator is worth."""
+"""vtbench: what a visual tokenizer or an image generator is worth.
+
+import vtbench
+tok = vtbench.tokenizer(encode=model.encode_ids, decode=model.decode_ids, codebook_size=16384, value_range=(-1, 1), name="mine")
+ev = vtbench.Evaluator(["reconstruction-256"], data="val.tar", subset="5k")
+result = ev(tok, step=25_000)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from vtbench._version import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from vtbench.evaluate import Evaluator, evaluate
+    from vtbench.meter import Meter
+    from vtbench.result import Result
+    from vtbench.score import score
+    from vtbench.zoo.wrapped import tokenizer
+
+_EXPORTS = {
+    "Evaluator": "vtbench.evaluate",
+    "Meter": "vtbench.meter",
+    "Result": "vtbench.result",
+    "evaluate": "vtbench.evaluate",
+    "score": "vtbench.score",
+    "tokenizer": "vtbench.zoo.wrapped",
+}
+
+__all__ = ["Evaluator", "Meter", "Result", "__version__", "evaluate", "score", "tokenizer"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'vtbench' has no attribute '{name}'")
+    import importlib
+
+    value = getattr(importlib.import_module(_EXPORTS[name]), name)
+    globals()[name] = value  # a submodule of the same name must not shadow the function
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,5 @@
+"""`python -m vtbench`."""
+
+from vtbench.cli import main
+
+main()

@@ -1,0 +1,78 @@
+"""The command line: parses, prints, picks the exit code. Nothing heavy is imported here."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from types import FrameType
+
+import typer
+
+from vtbench.errors import VtbenchError
+
+app = typer.Typer(
+    name="vtbench",
+    help="What a visual tokenizer or an image generator is worth: every number names the protocol that made it.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+# module -> (attribute, how it is mounted). A `Typer` becomes a group, a function a command.
+COMMANDS = {
+    "reconstruct": "vtbench.cli.reconstruct:reconstruct",
+    "suites": "vtbench.cli.suites:app",
+    "metrics": "vtbench.cli.metrics:app",
+}
+
+
+def _mount() -> None:
+    for name, target in COMMANDS.items():
+        module, _, attribute = target.partition(":")
+        thing = getattr(importlib.import_module(module), attribute)
+        if isinstance(thing, typer.Typer):
+            app.add_typer(thing, name=name)
+        else:
+            app.command(name)(thing)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: bool = typer.Option(False, "--version", help="Print the version and stop.")) -> None:
+    if version:
+        from vtbench._version import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise Interrupted(signal.Signals(number).name)
+
+
+class Interrupted(VtbenchError):
+    """SIGINT or SIGTERM: everything measured is kept."""
+
+    code = 130
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"stopped by {name}", "Everything measured is kept: the same command goes on from there")
+
+
+def main() -> None:
+    """The entry point `vtbench`."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+    try:
+        _mount()
+        app()
+    except VtbenchError as error:
+        if os.environ.get("VTBENCH_DEBUG"):
+            raise
+        print(f"vtbench: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(error.code)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
