@@ -90,7 +90,7 @@ def test_two_processes_that_write_at_once_lose_nothing(tmp_path):
         assert worker.exitcode == 0
     back = table.read_csv(tmp_path / "table.csv")
     assert {line["model"] for line in back} == {f"{name}{seed}" for name in "ab" for seed in range(5)}
-    assert not [p for p in tmp_path.rglob("*.tmp")]
+    assert not list(tmp_path.rglob("*.tmp"))
 
 
 def test_samples_carry_what_the_rows_are_made_of(tmp_path):

@@ -129,18 +129,6 @@ def batch_at(step: int, args: argparse.Namespace, photographs: list[list[np.ndar
     return images, torch.tensor(keep)
 
 
-def presence(keep: Tensor, size: int, device: torch.device) -> list[Tensor]:
-    """Per level, masks [B, 1, h, w] of the tokens that a prefix holding this fraction of the sequence contains."""
-    orders = TinyNet.order(size, size)
-    total = sum(len(order) for order in orders)
-    masks, start = [], 0
-    for (rows, columns), order in zip(TinyNet.grids(size, size), orders, strict=True):
-        rank = torch.empty_like(order).scatter_(0, order, torch.arange(len(order))) + start
-        masks.append((rank < (keep * total).round().clamp_min(1)[:, None]).float().view(-1, 1, rows, columns).to(device))
-        start += len(order)
-    return masks
-
-
 def gradient_l1(x: Tensor, y: Tensor) -> Tensor:
     """L1 between the images' horizontal and vertical differences, per image [B]: strokes and edges."""
     d = x - y
@@ -193,13 +181,15 @@ def train(args: argparse.Namespace) -> None:
         export(ema, args.out, {**ema.config, **about})
 
     began = time.monotonic()
-    sums = dict.fromkeys(("loss", "l1", "lpips", "full"), 0.0)
+    sums = dict.fromkeys(("loss", "photo", "text", "l1", "lpips"), 0.0)
     for step in range(first, args.steps):
         images, keep = batch_at(step, args, photographs, fonts)
         images = images.to(device, memory_format=torch.channels_last)
         with torch.autocast(device.type, dtype=torch.bfloat16):
-            values, digits = net.encode_levels(images)
-            output = net.decode_levels(values, presence(keep, args.crop, device)).float()
+            values, digits, flags = net.encode_levels(images)
+            order = net.order(flags, args.crop, args.crop)
+            counts = (keep * sum(o.shape[1] for o in order)).round().clamp_min(1).to(device)
+            output = net.decode_levels(values, net.presence(order, counts, args.crop, args.crop)).float()
             perceptual = distance(output, images)
         l1 = (output - images).abs().mean((1, 2, 3))
         each = l1 + 0.5 * gradient_l1(output, images) + args.perceptual * perceptual
@@ -215,9 +205,10 @@ def train(args: argparse.Namespace) -> None:
             decay = min(0.999, (step + 1) / (step + 10))
             for slow, fast in zip(ema.parameters(), net.parameters(), strict=True):
                 slow.lerp_(fast, 1 - decay)
-        whole = keep == 1
-        for key, value in (("loss", loss), ("l1", l1[whole].mean()), ("lpips", perceptual[whole].mean()), ("full", each[whole].mean())):
-            sums[key] += float(value)
+        whole = (keep == 1).to(device)
+        text = torch.arange(args.batch, device=device) % 2 == 1
+        for key, value in (("loss", loss), ("photo", each[whole & ~text].mean()), ("text", each[whole & text].mean()), ("l1", l1[whole].mean()), ("lpips", perceptual[whole].mean())):
+            sums[key] += float(value.detach()) if value == value else 0.0
         if (step + 1) % args.log == 0:
             used = [len(d.mul(net.place[:, None, None]).sum(1).unique()) for d in digits]
             text = "  ".join(f"{key} {value / args.log:.4f}" for key, value in sums.items())

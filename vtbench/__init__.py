@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any
 from vtbench._version import __version__
 
 if TYPE_CHECKING:
-    from vtbench.evaluate import Evaluator, evaluate
+    from vtbench.evaluation import Evaluator, evaluate
     from vtbench.meter import Meter
     from vtbench.result import Result
-    from vtbench.score import score
+    from vtbench.scoring import score
     from vtbench.zoo.wrapped import tokenizer
 
 _EXPORTS = {
-    "Evaluator": "vtbench.evaluate",
+    "Evaluator": "vtbench.evaluation",
     "Meter": "vtbench.meter",
     "Result": "vtbench.result",
-    "evaluate": "vtbench.evaluate",
-    "score": "vtbench.score",
+    "evaluate": "vtbench.evaluation",
+    "score": "vtbench.scoring",
     "tokenizer": "vtbench.zoo.wrapped",
 }
 
@@ -37,7 +37,7 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     value = getattr(importlib.import_module(_EXPORTS[name]), name)
-    globals()[name] = value  # a submodule of the same name must not shadow the function
+    globals()[name] = value
     return value
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from vtbench.evaluate import Evaluator
+    from vtbench.evaluation import Evaluator
     from vtbench.result import Result
 
 
@@ -100,7 +100,7 @@ def reconstruct(
 
     The suite's controls are measured beside the model. The same command resumes where it was stopped, and a second run over
     complete measurements runs no network."""
-    from vtbench.evaluate import Evaluator
+    from vtbench.evaluation import Evaluator
     from vtbench.progress import talker
 
     talk = talker()

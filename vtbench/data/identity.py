@@ -40,7 +40,7 @@ def pixels_digest(array: np.ndarray) -> str:
     """sha256 of uint8 RGB ``[H, W, 3]`` and its shape."""
     height, width, _ = array.shape
     digest = hashlib.sha256(f"rgb8 {width}x{height}\n".encode())
-    digest.update(np.ascontiguousarray(array))
+    digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 
@@ -68,7 +68,7 @@ def _plain_pixels(content: bytes, stored_as: str, name: str) -> np.ndarray | Non
             return None
         if getattr(image, "n_frames", 1) != 1 or image.getexif().get(0x0112, 1) != 1:
             return None
-        if stored_as == "ppm" and image.tile[0].codec_name != "raw":
+        if stored_as == "ppm" and getattr(image, "tile")[0].codec_name != "raw":
             return None
         image.load()
         # a PNG may carry its EXIF, transparency or text after the pixels

@@ -195,10 +195,10 @@ def _on_tensor(image: Image.Image, fit: str, filter_: str, antialias: bool, side
     import torch
     from torch.nn import functional
 
-    if filter_ not in ("bicubic", "bilinear"):
-        raise UsageError(f"[input] library = 'tensor' cannot filter by {filter_}", "Use 'bicubic' or 'bilinear'")
     if fit not in ("short-side-crop", "squash"):
         raise UsageError(f"[input] fit = {fit!r} is defined on PIL images", "Use library = 'pil'")
+    if filter_ not in ("bicubic", "bilinear"):
+        raise UsageError(f"[input] library = 'tensor' cannot filter by {filter_}", "Use 'bicubic' or 'bilinear'")
     width, height = (side, side) if fit == "squash" else short_side_size(image.size, side)
     _refuse_long(image.size, (width, height))
     tensor = torch.from_numpy(to_float(np.asarray(image)))[None]

@@ -29,7 +29,7 @@ def score(
     """
     places = isinstance(fake, (str, PathLike)), isinstance(reference, (str, PathLike))
     if all(places):
-        from vtbench.evaluate import Evaluator
+        from vtbench.evaluation import Evaluator
 
         if metrics is not None:
             raise UsageError("metrics= is for arrays", "For places on disk name a suite: suites=[...]")
