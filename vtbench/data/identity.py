@@ -58,6 +58,8 @@ def identify(content: bytes | np.ndarray, name: str = "") -> tuple[str, str]:
 
 def _plain_pixels(content: bytes, stored_as: str, name: str) -> np.ndarray | None:
     """uint8 RGB ``[H, W, 3]`` where no convention takes part in decoding; None otherwise, and for damaged files."""
+    from PIL import ImageFile
+
     if (stored_as == "png" and content[24:25] > b"\x08") or (
         stored_as == "bmp" and content[28:30] not in (b"\x18\x00", b"\x08\x00", b"\x04\x00", b"\x01\x00")
     ):
@@ -68,8 +70,8 @@ def _plain_pixels(content: bytes, stored_as: str, name: str) -> np.ndarray | Non
             return None
         if getattr(image, "n_frames", 1) != 1 or image.getexif().get(0x0112, 1) != 1:
             return None
-        if stored_as == "ppm" and getattr(image, "tile")[0].codec_name != "raw":
-            return None
+        if stored_as == "ppm" and (not isinstance(image, ImageFile.ImageFile) or image.tile[0][0] != "raw"):
+            return None  # values are scaled by their maximum
         image.load()
         # a PNG may carry its EXIF, transparency or text after the pixels
         if "transparency" in image.info or image.getexif().get(0x0112, 1) != 1:
@@ -118,10 +120,12 @@ class DigestCache:
             for line in file:
                 try:
                     name, size, mtime, digest, stored_as = json.loads(line)
-                except ValueError:
+                    stamp = (str(name), int(size), int(mtime))
+                    whole = len(digest) == 64 and isinstance(stored_as, str)
+                except (ValueError, TypeError):
                     continue  # a torn line: that file is hashed again
-                if isinstance(digest, str) and len(digest) == 64:
-                    self.known[(name, size, mtime)] = (digest, stored_as)
+                if whole:
+                    self.known[stamp] = (str(digest), stored_as)
 
     def get(self, stamp: Stamp | None) -> tuple[str, str] | None:
         return None if stamp is None else self.known.get(stamp)
