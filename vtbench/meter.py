@@ -85,7 +85,8 @@ class Meter:
         """Forget everything that was updated; loaded networks stay."""
         self._plan: Plan | None = None
         self._resolution: int | None = None
-        self._store, self._chunks, self._count = _Memory(), [], 0
+        self._store, self._count = _Memory(), 0
+        self._chunks: list[Chunk] = []
         self._ids: set[str] = set()
 
     def _plan_for(self, height: int, width: int) -> Plan:
@@ -161,7 +162,7 @@ class Meter:
         rec: Any,
         tokens: Tokens,
     ) -> Measured:
-        from vtbench.passes import quantise
+        from vtbench.view import quantise
 
         extractor = plan.extractor(station)
         if id(extractor) not in self._open:

@@ -14,23 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from vtbench.api import Batch, Condition, Pass, Placement, Rows, Tokenizer, Tokens, View
-from vtbench.data import prepare, restore, through_container
+from vtbench.api import Batch, Condition, Pass, Rows, Tokenizer, Tokens, View
+from vtbench.data import prepare, restore
 from vtbench.engine.chunks import Chunk, seed_of
+from vtbench.engine.rows import stack
 from vtbench.engine.store import Measured
 from vtbench.errors import BadSample, VtbenchError
 from vtbench.plan import Plan, Prepared, Station
-
-
-@dataclass
-class Item:
-    """One sample on its way: its position in the chunk, the model's canvas, and how it lies there."""
-
-    position: int
-    sample: Any
-    source: np.ndarray
-    pixels: np.ndarray | None = None
-    placement: Placement | None = None
+from vtbench.view import Item, pad, see, to_bytes
 
 
 @dataclass
@@ -51,21 +42,6 @@ class Keep:
         if self.ids is not None and sample.id not in self.ids:
             return False
         return any(not p.is_file() for point in self.points.values() for p in self.paths(sample.id, point))
-
-
-def quantise(images: torch.Tensor, how: str) -> torch.Tensor:
-    """Floats in [0, 1] to the 8-bit grid, still as floats: `round`, `truncate` (of 255 x), or `none`."""
-    images = images.clamp(0, 1)
-    if how == "none":
-        return images
-    scaled = images * 255
-    return (scaled.round() if how == "round" else scaled.floor()) / 255
-
-
-def to_bytes(images: torch.Tensor, how: str) -> np.ndarray:
-    """uint8 ``[B, H, W, 3]`` under a quantiser (`none` rounds: bytes are bytes)."""
-    grid = quantise(images.float(), "truncate" if how == "truncate" else "round")
-    return (grid * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
 
 class _Forward:
@@ -338,10 +314,10 @@ class Bench:
                     batch.pixels = int(images.shape[2] * images.shape[3]) if images is not None else 0
                 else:
                     pixels = forward.pixels(at, budget, sample) if at.op != "load" or images is not None else None
-                    batch.images = self._view(pixels, items, station.view, truth=not at.model())
+                    batch.images = self._seen(pixels, items, station.view, truth=not at.model())
                     if extractor.takes == "pair":
                         how = station.view.reference or station.view.quantise
-                        batch.reference = self._view(images, items, replace(station.view, quantise=how), truth=True)
+                        batch.reference = self._seen(images, items, replace(station.view, quantise=how), truth=True)
                 with self.stage(station.extractor):
                     found[station] = extractor(batch, sorted(wanted[station]))
                 self.forwards[station.extractor] += len(items)
@@ -356,25 +332,9 @@ class Bench:
                     self._write(keeping, prepared, budget, items, forward.pixels(OUTPUT, budget, False))
         return found
 
-    def _view(self, pixels: torch.Tensor | None, items: Sequence[Item], view: View, *, truth: bool) -> Any:
-        """Pixels as a view wants them."""
-        if view.frame == "model":
-            assert pixels is not None
-            return quantise(pixels, view.quantise)
-        if truth:
-            return [i.source for i in items]
-        assert pixels is not None
-        out = []
-        with self.stage("restore"):
-            for array, item in zip(to_bytes(pixels, view.quantise), items):
-                assert item.placement is not None
-                if not item.placement.restorable:
-                    raise VtbenchError(
-                        "this protocol crops its inputs, so a reconstruction cannot be put back on its source"
-                    )
-                back = restore(array, item.placement, filter=view.filter)
-                out.append(through_container(back, item.sample.stored_as, view.container))
-        return out
+    def _seen(self, pixels: torch.Tensor | None, items: Sequence[Item], view: View, *, truth: bool) -> Any:
+        with self.stage("view"):
+            return see(pixels, items, view, truth=truth)
 
     def _write(
         self, keeping: Keep, prepared: Prepared, budget: int | None, items: Sequence[Item], pixels: torch.Tensor
@@ -417,7 +377,7 @@ class Bench:
         self.forwards["encode"] += len(items)
         try:
             return self.model.encode(
-                _pad(images, self.model.capabilities.multiple), condition=conditions, sample=sample, seeds=seeds
+                pad(images, self.model.capabilities.multiple), condition=conditions, sample=sample, seeds=seeds
             )
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise self._blame(error, "encode", images) from error
@@ -449,27 +409,8 @@ class Bench:
         )
 
 
-def _pad(images: torch.Tensor, multiple: int) -> torch.Tensor:
-    height, width = images.shape[2:]
-    down, right = -height % multiple, -width % multiple
-    if not (down or right):
-        return images
-    return torch.nn.functional.pad(images, (0, right, 0, down), mode="replicate")
-
-
 def _merge(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of several batches in sample order; token rows of different lengths are padded with -1."""
-    if not parts:
-        return np.zeros(0, np.float64), np.zeros(0, np.int64)
-    trailing = [p[0].shape[1:] for p in parts]
-    values = [p[0] for p in parts]
-    if len(set(trailing)) > 1:
-        widest = tuple(np.max(np.array(trailing), axis=0))
-        values = []
-        for array, _ in parts:
-            full = np.full((array.shape[0], *widest), -1, array.dtype)
-            full[(slice(None), *(slice(0, n) for n in array.shape[1:]))] = array
-            values.append(full)
-    image = np.concatenate([p[1] for p in parts])
+    """Rows of several batches in sample order."""
+    image = np.concatenate([p[1] for p in parts]) if parts else np.zeros(0, np.int64)
     order = np.argsort(image, kind="stable")
-    return np.concatenate(values)[order], image[order]
+    return stack([p[0] for p in parts])[order], image[order]

@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 from vtbench.api import Measurements, Value
 from vtbench.engine.chunks import Chunk, groups_of
 from vtbench.engine.run import MODEL_CHUNK, StoredColumn
-from vtbench.engine.store import Store
+from vtbench.engine.store import Reads
 from vtbench.intervals import bootstrap_mean, jackknife
 from vtbench.plan import Cell, Plan, Station
 from vtbench.record import Failure, Row, worst
@@ -86,7 +86,7 @@ class Reducer:
     """Reads one run's columns from the store, restricted to the samples that nothing failed on."""
 
     def __init__(
-        self, plan: Plan, store: Store, chunks: Sequence[Chunk], *, facts: Mapping[str, Any], limited: bool = False
+        self, plan: Plan, store: Reads, chunks: Sequence[Chunk], *, facts: Mapping[str, Any], limited: bool = False
     ) -> None:
         self.plan, self.store, self.chunks, self.limited = plan, store, list(chunks), limited
         self.facts = dict(facts)

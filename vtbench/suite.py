@@ -60,7 +60,7 @@ class Protocol:
             if new != old:
                 parts[home][key] = new
                 suffix += f"+{key}={changes[key]}"
-        return replace(self, name=self.name + suffix, **parts)
+        return replace(self, name=self.name + suffix, input=parts["input"], view=parts["view"], reduce=parts["reduce"])
 
 
 def _like(old: Any, text: str, key: str) -> Any:

@@ -8,7 +8,8 @@ from typing import Protocol
 import numpy as np
 
 from vtbench.engine.chunks import Chunk
-from vtbench.engine.store import Measured, Store
+from vtbench.engine.rows import stack
+from vtbench.engine.store import Measured, Reads, Store
 from vtbench.plan import Plan, Station
 
 MODEL_CHUNK = "model"
@@ -82,7 +83,7 @@ class StoredColumn:
 
     alive: for every sample of the run its index among those kept, or -1."""
 
-    def __init__(self, store: Store, key: str, head: str, chunks: Sequence[Chunk], alive: np.ndarray) -> None:
+    def __init__(self, store: Reads, key: str, head: str, chunks: Sequence[Chunk], alive: np.ndarray) -> None:
         self._blocks: list[tuple[np.ndarray, np.ndarray]] = []
         for chunk in chunks:
             measured = store.get(key, chunk.key)
@@ -100,14 +101,4 @@ class StoredColumn:
 
     def array(self) -> np.ndarray:
         """All values in sample order."""
-        parts = [v for _, v in self._blocks if v.shape[0]] or [v for _, v in self._blocks[:1]]
-        if not parts:
-            return np.zeros(0)
-        trailing = {p.shape[1:] for p in parts}
-        if len(trailing) > 1:  # token rows of images of different sizes: padded with -1, as everywhere
-            widest = tuple(np.max([p.shape[1:] for p in parts], axis=0))
-            padded = [np.full((p.shape[0], *widest), -1, p.dtype) for p in parts]
-            for full, part in zip(padded, parts):
-                full[(slice(None), *(slice(0, n) for n in part.shape[1:]))] = part
-            parts = padded
-        return np.concatenate(parts)
+        return stack([values for _, values in self._blocks])

@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -103,9 +103,9 @@ def _encode(measured: Measured) -> bytes:
         "environment": dict(measured.environment),
         "sha256": hashlib.sha256(payload).hexdigest(),
     }
-    head = json.dumps(header, sort_keys=True).encode()
-    head += b" " * (-(len(head) + 16) % 64)
-    return MAGIC + len(head).to_bytes(8, "little") + head + payload
+    text = json.dumps(header, sort_keys=True).encode()
+    text += b" " * (-(len(text) + 16) % 64)
+    return MAGIC + len(text).to_bytes(8, "little") + text + payload
 
 
 def _decode(path: Path) -> Measured:
@@ -135,6 +135,12 @@ def _decode(path: Path) -> Measured:
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Damaged(f"{path} cannot be read: {error}") from error
+
+
+class Reads(Protocol):
+    """The store's reading side."""
+
+    def get(self, station: str, chunk: str) -> Measured | None: ...
 
 
 class Store:
