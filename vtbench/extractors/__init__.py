@@ -1,0 +1,1 @@
+"""What takes measurements from a pass: one file an extractor."""
