@@ -144,6 +144,6 @@ def test_a_thousand_records_are_read_in_under_two_cpu_seconds(tmp_path):
 
 
 def test_reading_records_imports_neither_torch_nor_pandas():
-    code = "import sys, vtbench.record, vtbench.table, vtbench.show, vtbench.samples, vtbench.intervals; print(*sys.modules)"
+    code = "import sys, vtbench.record, vtbench.table, vtbench.report.terminal, vtbench.samples, vtbench.intervals; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "pandas", "pyarrow", "scipy", "matplotlib"} & set(loaded)

@@ -14,7 +14,8 @@ from rich.console import Console
 from vtbench import samples, table
 from vtbench.errors import BadData
 from vtbench.intervals import bootstrap_mean
-from vtbench.show import number, show
+from vtbench.report.numbers import number
+from vtbench.report.terminal import show
 
 
 def test_the_columns_are_the_design_s():

@@ -2,56 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vtbench.record import Record, Row, label
+from vtbench.report.numbers import arrow, with_interval
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 Column = tuple[str, int | None, str]
 """A column of the shown table: (run_id, tokens, params of the row)."""
-
-
-def digits_of(low: float | None, high: float | None) -> int:
-    """Decimals worth printing: to the first digit of the interval's half-width (two where it is a 1)."""
-    if low is None or high is None or not math.isfinite(high - low) or high <= low:
-        return 4
-    half = (high - low) / 2
-    place = -math.floor(math.log10(half))
-    if half * 10**place < 2:
-        place += 1
-    return min(max(place, 0), 6)
-
-
-def number(value: float | None, low: float | None = None, high: float | None = None) -> str:
-    """A value with its digits cut at its interval; four significant ones when there is none."""
-    if value is None:
-        return "-"
-    if not math.isfinite(value):
-        return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
-    if low is None or high is None or not math.isfinite(high - low) or high <= low:
-        if value == int(value) and abs(value) < 1e15:
-            return f"{int(value)}"
-        return f"{value:.{max(0, 3 - math.floor(math.log10(abs(value))))}f}" if abs(value) < 1e4 else f"{value:.4g}"
-    return f"{value:.{digits_of(low, high)}f}"
-
-
-def with_interval(row: Row) -> str:
-    """``21.83 [21.61, 22.04]``, or the value alone when it has no interval."""
-    text = number(row.value, row.ci_low, row.ci_high)
-    low, high = row.ci_low, row.ci_high
-    if low is None or high is None or not math.isfinite(high - low) or high <= low:
-        return text
-    places = digits_of(low, high)
-    return f"{text} [{low:.{places}f}, {high:.{places}f}]"
-
-
-def arrow(higher_is_better: bool | None) -> str:
-    """The direction of a metric, for a heading."""
-    return "" if higher_is_better is None else ("↑" if higher_is_better else "↓")
 
 
 def _column_title(record: Record, column: Column, several: bool) -> str:

@@ -1,0 +1,70 @@
+"""Numbers as people read them: digits cut at the interval, directions as arrows."""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+
+class Bounded(Protocol):
+    """Anything with a value and an interval: a record's row or an `Interval` of one."""
+
+    @property
+    def value(self) -> float | None: ...
+    @property
+    def ci_low(self) -> float | None: ...
+    @property
+    def ci_high(self) -> float | None: ...
+
+
+def real(low: float | None, high: float | None) -> bool:
+    """Whether two bounds make an interval with a width."""
+    return low is not None and high is not None and math.isfinite(high - low) and high > low
+
+
+def digits_of(low: float | None, high: float | None) -> int:
+    """Decimals worth printing: to the first digit of the interval's half-width (two where it is a 1)."""
+    if low is None or high is None or not real(low, high):
+        return 4
+    half = (high - low) / 2
+    place = -math.floor(math.log10(half))
+    if half * 10**place < 2:
+        place += 1
+    return min(max(place, 0), 6)
+
+
+def number(value: float | None, low: float | None = None, high: float | None = None) -> str:
+    """A value with its digits cut at its interval; four significant ones when there is none."""
+    if value is None:
+        return "-"
+    if not math.isfinite(value):
+        return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
+    if real(low, high):
+        return f"{value:.{digits_of(low, high)}f}"
+    if value == int(value) and abs(value) < 1e15:
+        return f"{int(value)}"
+    return f"{value:.{max(0, 3 - math.floor(math.log10(abs(value))))}f}" if 1e-4 <= abs(value) < 1e4 else f"{value:.4g}"
+
+
+def with_interval(row: Bounded) -> str:
+    """``21.83 [21.61, 22.04]``, or the value alone when it has no interval."""
+    text = number(row.value, row.ci_low, row.ci_high)
+    if not real(row.ci_low, row.ci_high):
+        return text
+    places = digits_of(row.ci_low, row.ci_high)
+    return f"{text} [{row.ci_low:.{places}f}, {row.ci_high:.{places}f}]"
+
+
+def signed(value: float, low: float | None = None, high: float | None = None) -> str:
+    """A difference, with its sign and its interval."""
+    text = number(value, low, high)
+    text = f"+{text}" if value > 0 else text
+    if low is None or high is None or not real(low, high):
+        return text
+    places = digits_of(low, high)
+    return f"{text} [{low:+.{places}f}, {high:+.{places}f}]"
+
+
+def arrow(higher_is_better: bool | None) -> str:
+    """The direction of a metric, for a heading."""
+    return "" if higher_is_better is None else ("↑" if higher_is_better else "↓")
