@@ -8,7 +8,7 @@ _PACKAGE = Path(__file__).resolve().parent
 # (folder in the checkout, folder in the wheel, a file that only the real folder has)
 _FOLDERS = {
     "metrics": ("metrics", "metrics", "psnr.py"),
-    "suites": ("suites", "suites", "demo.toml"),
+    "suites": ("suites", "suites", "protocols/vtbench.toml"),
     "published": ("results/published", "published", "tokbench.csv"),
 }
 
