@@ -14,7 +14,7 @@ def pinned(what: str, files: Mapping[str, str], way_out: str) -> tuple[Path, str
 
     what: the network, for messages ("the alex trunk of LPIPS"). files: name (or relative path) -> ``sha256:...``, whole or its first
     digits. Raises `MissingWeights` when none is there, and `BadWeights` when the one that is there is another file."""
-    path = weights.find(tuple(files))
+    path = weights.find(tuple(files), what=what, way_out=way_out)
     digest = weights.digest(path)
     wanted = [pin for name, pin in files.items() if path.as_posix().endswith(name)] or list(files.values())
     if not any(digest.startswith(pin) for pin in wanted):
