@@ -114,7 +114,7 @@ def test_the_run_id_follows_what_moves_a_value_and_nothing_else():
 def test_a_failed_write_leaves_the_old_record_and_no_litter(tmp_path, monkeypatch):
     record = make(tmp_path)
     before = (tmp_path / "records" / f"{record.run_id}.json").read_bytes()
-    monkeypatch.setattr(records.os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="No space"):
         records.write(record, tmp_path)
     assert [p.read_bytes() for p in (tmp_path / "records").iterdir()] == [before]

@@ -9,14 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from vtbench.atomic import replace_file
 from vtbench.errors import BadRecord, UnknownName
 
 SCHEMA_VERSION = 1
@@ -225,27 +224,6 @@ def _with_nonfinite(node: Any) -> Any:
     return [_with_nonfinite(child) for child in node] if isinstance(node, list) else node
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Write a file so that a reader sees the old or the new one, whole, even after a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
 def write(record: Record, folder: Path) -> Path:
     """Write ``records/RUN_ID.json`` under the results folder, replacing the same run's earlier record. Returns its path."""
     path = Path(folder) / "records" / f"{record.run_id}.json"
@@ -324,3 +302,21 @@ def label(record: Record) -> str:
     """A model as people name it: ``jpeg:quality=30``."""
     params = params_text(record.model.params).replace(";", ",")
     return f"{record.model.name}:{params}" if params else record.model.name
+
+
+def ids(folder: Path, which: str) -> str:
+    """The full id of the one record whose id starts with `which` (four digits or more), readable or not. Raises `UnknownName`."""
+    known = [path.stem for path in sorted((Path(folder) / "records").glob("*.json"))]
+    starts = [name for name in known if name.startswith(which)] if len(which) >= 4 else []
+    if len(starts) != 1:
+        raise UnknownName("result", which, known)
+    return starts[0]
+
+
+def delete(folder: Path, run_id: str) -> None:
+    """Remove a run's record, samples and images."""
+    folder = Path(folder)
+    (folder / "records" / f"{run_id}.json").unlink()
+    for path in (folder / "samples").glob(f"{run_id}.*"):
+        path.unlink()
+    shutil.rmtree(folder / "images" / run_id, ignore_errors=True)

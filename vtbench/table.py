@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from vtbench._source import folder as bundled
+from vtbench.atomic import replace_file
 from vtbench.errors import BadData, BadRecord
-from vtbench.record import Record, params_text, read_all, replace_file
+from vtbench.record import Record, params_text, read_all
 
 COLUMNS = (
     "model", "revision", "params", "suite", "suite_version", "dataset", "dataset_revision", "resolution", "tokens", "bpp",

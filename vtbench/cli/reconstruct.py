@@ -169,7 +169,7 @@ def _json(results: list[Result]) -> None:
 def _print(results: list[Result]) -> None:
     from rich.console import Console
 
-    from vtbench.show import show
+    from vtbench.report.terminal import show
 
     show(_records(results), Console())
 

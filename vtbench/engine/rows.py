@@ -19,7 +19,7 @@ def stack(parts: Sequence[np.ndarray]) -> np.ndarray:
     out = np.full((sum(len(p) for p in filled), *widest), -1, filled[0].dtype)
     start = 0
     for part in filled:
-        inside = (slice(start, start + len(part)),) + tuple(slice(0, n) for n in part.shape[1:])
+        inside = (slice(start, start + len(part)), *(slice(0, n) for n in part.shape[1:]))
         out[inside] = part
         start += len(part)
     return out

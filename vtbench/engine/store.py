@@ -11,11 +11,8 @@ made the file, and the payload's sha256. Writes are atomic; a damaged file is na
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +20,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from vtbench.atomic import replace_file
 from vtbench.errors import VtbenchError
 
 MAGIC = b"VTBM0001"
@@ -48,23 +46,6 @@ def station_key(description: Mapping[str, Any]) -> str:
     """The content key of a station: a digest of its canonical JSON."""
     text = json.dumps(description, sort_keys=True, separators=(",", ":"), default=list)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write through a temporary file in the same folder, synced, then renamed; a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
-    try:
-        with os.fdopen(handle, "wb") as out:
-            out.write(content)
-            out.flush()
-            os.fsync(out.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
 
 
 def _pack(array: np.ndarray) -> tuple[np.ndarray, str]:
@@ -182,7 +163,7 @@ class Store:
 
     def _write(self, path: Path, content: bytes) -> None:
         try:
-            write_atomic(path, content)
+            replace_file(path, content)
         except OSError as error:
             raise VtbenchError(
                 f"cannot write {path}: {error.strerror or error}",

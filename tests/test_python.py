@@ -1,0 +1,132 @@
+"""The Python entrance: inside a training loop, and with one's own loop."""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import vtbench
+from vtbench.errors import UsageError
+
+_spec = importlib.util.spec_from_file_location("toys", Path(__file__).with_name("toys.py"))
+assert _spec is not None and _spec.loader is not None
+toys = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(toys)
+
+
+class Trained(torch.nn.Module):
+    """A model with everything that an evaluation could disturb: dropout, batch statistics."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = torch.nn.Conv2d(3, 4, 8, 8)
+        self.norm = torch.nn.BatchNorm2d(4)
+        self.drop = torch.nn.Dropout(0.2)
+        self.up = torch.nn.ConvTranspose2d(4, 3, 8, 8)
+
+    def ids(self, x: torch.Tensor) -> torch.Tensor:
+        z = self.drop(self.norm(self.down(x)))
+        return (z.sigmoid().mean(1) * 15).round().long()
+
+    def pixels(self, ids: torch.Tensor) -> torch.Tensor:
+        z = (ids.float() / 15).unsqueeze(1).expand(-1, 4, -1, -1)
+        return self.up(self.drop(z)).sigmoid()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.up(self.drop(self.norm(self.down(x)))).sigmoid()
+
+
+def _train(photos: Path, out: Path, evaluate: bool) -> tuple[list[torch.Tensor], list[float]]:
+    torch.manual_seed(0)
+    random.seed(0)
+    np.random.seed(0)
+    model = Trained().train()
+    optimiser = torch.optim.Adam(model.parameters(), 1e-2)
+    draws = []
+    evaluator = None
+    if evaluate:
+        evaluator = vtbench.Evaluator("reconstruction-256", data=str(photos), out=str(out), device="cpu", resolution=(32,), baselines=False)
+    for step in range(20):
+        if evaluator is not None and step == 10:
+            tokenizer = vtbench.tokenizer(encode=model.ids, decode=model.pixels, codebook_size=16, name="mine")
+            result = evaluator(tokenizer, step=step)
+            assert np.isfinite(result["psnr"].value)
+            assert model.training and model.drop.training
+        x = torch.rand(4, 3, 32, 32) + 0.01 * random.random() + 0.01 * float(np.random.rand())
+        loss = (model(x) - x).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        draws.append(float(loss))
+    return [p.detach().clone() for p in model.state_dict().values()], draws
+
+
+def test_an_evaluation_leaves_training_untouched(photos: Path, tmp_path: Path) -> None:
+    with_it, losses = _train(photos, tmp_path / "out", True)
+    without, expected = _train(photos, tmp_path / "out2", False)
+    assert losses == expected
+    assert all(torch.equal(a, b) for a, b in zip(with_it, without))
+
+
+def test_changed_weights_are_measured_anew(photos: Path, tmp_path: Path) -> None:
+    model = Trained().eval()
+    evaluator = vtbench.Evaluator("reconstruction-256", data=str(photos), out=str(tmp_path), device="cpu", resolution=(32,), baselines=False)
+
+    def measured() -> float:
+        tokenizer = vtbench.tokenizer(encode=model.ids, decode=model.pixels, codebook_size=16, name="mine")
+        return evaluator(tokenizer)["psnr"].value
+
+    before = measured()
+    with torch.no_grad():
+        model.up.bias += 1.0
+    assert measured() != before
+
+
+def test_meter_equals_the_definition() -> None:
+    gen = torch.Generator().manual_seed(0)
+    truth = (torch.rand(6, 3, 32, 32, generator=gen) * 255).round() / 255
+    noisy = (truth + 0.05 * torch.randn(truth.shape, generator=gen)).clamp(0, 1)
+    meter = vtbench.Meter(["psnr"])
+    meter.update(truth[:4], noisy[:4], ids=list("abcd"))
+    meter.update(truth[4:], noisy[4:], ids=list("ef"))
+    result = meter.compute()
+    grid = (noisy * 255).round() / 255
+    expected = -10 * torch.log10((grid - truth).double().square().mean((1, 2, 3)))
+    assert result["psnr"].value == pytest.approx(float(expected.mean()), abs=1e-4)
+    assert result["psnr"].row.n == 6
+    one = vtbench.score(noisy.numpy(), truth.numpy(), ["psnr"])
+    assert one["psnr"].value == pytest.approx(result["psnr"].value, abs=1e-9)
+
+
+def test_meter_refuses_what_would_be_a_silent_error() -> None:
+    truth = torch.rand(2, 3, 16, 16)
+    meter = vtbench.Meter(["psnr"])
+    with pytest.raises(UsageError, match=r"\[0, 1\]"):
+        meter.update(truth * 2 - 1, truth)
+    with pytest.raises(UsageError, match="twice"):
+        meter.update(truth, truth, ids=["a", "a"])
+    with pytest.raises(UsageError, match="not both"):
+        meter.update(truth, truth[:, :, :8])
+    with pytest.raises(UsageError, match="update first"):
+        vtbench.Meter(["psnr"]).compute()
+
+
+def test_meter_counts_tokens() -> None:
+    truth = torch.rand(4, 3, 16, 16)
+    ids = torch.tensor([[0, 1], [2, 3], [0, 1], [2, 3]])
+    meter = vtbench.Meter(["psnr", "codebook_usage@vtbench-tokens"])
+    meter.update(truth, truth, tokens=ids, codebook_size=8)
+    assert meter.compute()["codebook_usage"].value == pytest.approx(50.0)
+
+
+def test_the_package_imports_nothing_heavy() -> None:
+    code = "import sys, vtbench; print([m for m in ('torch', 'pandas', 'numpy', 'rich') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
