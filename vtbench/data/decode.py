@@ -13,7 +13,7 @@ import io
 import struct
 import threading
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -81,11 +81,15 @@ def sniff(content: bytes) -> str:
     return ""
 
 
-def open_header(content: bytes, name: str) -> Image.Image:
-    """The picture's header, not yet decoded. Raises `BadSample`: unknown format, damaged header, too many pixels."""
+def open_header(content: bytes | BinaryIO, name: str) -> Image.Image:
+    """The picture's header, not yet decoded; content is the stored bytes or an open file.
+
+    Raises `BadSample`: unknown format, damaged header, too many pixels."""
     from PIL import Image
 
-    format_ = sniff(content)
+    file = io.BytesIO(content) if isinstance(content, bytes) else content
+    format_ = sniff(file.read(16))
+    file.seek(0)
     if not format_:
         raise BadSample(
             f"{name} is not an image that vtbench reads", f"It reads {', '.join(FORMATS)}; convert or remove it"
@@ -94,7 +98,7 @@ def open_header(content: bytes, name: str) -> Image.Image:
     if format_.upper() not in Image.OPEN:
         raise BadSample(f"{name}: this Pillow was built without {format_}", "Install a Pillow wheel from PyPI")
     try:
-        image = Image.open(io.BytesIO(content), formats=[format_])
+        image = Image.open(file, formats=[format_])
     except Image.DecompressionBombError as error:
         raise BadSample(f"{name} is larger than the limit of {MAX_PIXELS:,} pixels", "Make it smaller") from error
     except _BROKEN as error:
