@@ -48,6 +48,8 @@ class Options:
             raise UsageError(f"--limit {self.limit}: at least 1")
         if self.batch_size is not None and self.batch_size < 1:
             raise UsageError(f"--batch-size {self.batch_size}: at least 1")
+        if self.dtype not in ("float32", "bfloat16", "float16"):
+            raise UsageError(f"--dtype {self.dtype}: float32, bfloat16 or float16")
         if self.keep_images not in ("none", "sample", "all"):
             raise UsageError(f"--keep-images {self.keep_images}: none, sample or all")
         if any(r < 1 for r in self.resolution):
@@ -71,6 +73,12 @@ class Options:
         import torch
 
         if self.device:
+            try:
+                kind = torch.device(self.device).type
+            except RuntimeError as error:
+                raise UsageError(f"--device {self.device}: not a device", "Give cpu or cuda:0") from error
+            if kind == "cuda" and not torch.cuda.is_available():
+                raise UsageError(f"--device {self.device}: torch sees no GPU here", "Give --device cpu")
             return self.device
         return "cuda:0" if torch.cuda.is_available() else "cpu"
 
