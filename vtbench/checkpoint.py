@@ -1,0 +1,151 @@
+"""Opens checkpoint files without running code: safetensors, and torch files through the weights-only unpickler and a short allow-list.
+
+Training checkpoints often carry their arguments beside the weights. Of those, `argparse.Namespace`, pathlib's paths, OmegaConf's containers
+and NumPy's plain scalars are let in; Lightning's class references become inert stand-ins. Everything else is refused by its class name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import contextlib
+import pathlib
+import pickle
+import re
+import typing
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from vtbench.errors import BadWeights, MissingWeights
+
+FLAG = "--allow-code"
+
+
+class Inert:
+    """Stands for a class that a checkpoint mentions and that weights do not need: holds nothing, does nothing."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+_INERT = (
+    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
+    "pytorch_lightning.callbacks.early_stopping.EarlyStopping",
+    "lightning.pytorch.callbacks.model_checkpoint.ModelCheckpoint",
+)
+_OMEGACONF = {
+    "omegaconf.dictconfig": ("DictConfig",),
+    "omegaconf.listconfig": ("ListConfig",),
+    "omegaconf.base": ("ContainerMetadata", "Metadata"),
+    "omegaconf.nodes": ("AnyNode", "BooleanNode", "FloatNode", "IntegerNode", "StringNode", "PathNode", "BytesNode"),
+}
+
+
+def _allowed() -> list[Any]:
+    """Classes and (stand-in, name) pairs beyond what torch itself takes for plain data."""
+    allowed: list[Any] = [argparse.Namespace, pathlib.PurePosixPath, collections.defaultdict, typing.Any]
+    allowed += [(pathlib.PurePosixPath, f"{module}.PosixPath") for module in ("pathlib", "pathlib._local")]
+    allowed += [(pathlib.PureWindowsPath, f"{module}.WindowsPath") for module in ("pathlib", "pathlib._local")]
+    allowed += [(Inert, name) for name in _INERT]
+    allowed += [(kind, f"builtins.{kind.__name__}") for kind in (dict, list, tuple, set, str, int, float, bool, bytes)]
+    import importlib.util
+
+    import numpy as np
+
+    scalar = np.float64(0).__reduce__()[0]
+    allowed += [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    allowed += [np.dtype, *{type(np.dtype(code)) for code in "?bBhHiIlLqQefd"}]
+    if importlib.util.find_spec("omegaconf") is not None:
+        for module, names in _OMEGACONF.items():
+            found = importlib.import_module(module)
+            allowed += [getattr(found, name) for name in names if hasattr(found, name)]
+    return allowed
+
+
+@contextlib.contextmanager
+def _safe_globals() -> Iterator[None]:
+    """torch's own mechanism, where this version has it (2.5 on); older ones take plain data alone."""
+    import torch
+
+    manager = getattr(torch.serialization, "safe_globals", None)
+    with manager(_allowed()) if manager is not None else contextlib.nullcontext():
+        yield
+
+
+def read(path: Path, *, allow_code: bool = False) -> Any:
+    """What a checkpoint file holds, tensors on the CPU.
+
+    allow_code: unpickle a torch file in full, which runs whatever code it carries; only for files that the user trusts. Raises `MissingWeights`
+    when there is no such file and `BadWeights` when it is cut short, no checkpoint, or holds something that would have to be executed."""
+    if path.is_dir():
+        raise BadWeights(f"{path} is a folder, not a weights file", "Name the file in it")
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except FileNotFoundError as error:
+        raise MissingWeights(f"no weights file {path}") from error
+    except OSError as error:
+        raise BadWeights(f"{path} cannot be read: {error.strerror}") from error
+    if not head:
+        raise BadWeights(f"{path} is empty", "Fetch it again")
+    if head.startswith(b"version https://git-lfs"):
+        raise BadWeights(f"{path} is a Git LFS pointer, not the weights themselves", "Fetch the file: git lfs pull")
+    if head.lstrip()[:1] == b"<":
+        raise BadWeights(f"{path} is a web page, not a weights file", "The download went wrong: fetch it again")
+    if head[8:9] == b"{" or path.suffix == ".safetensors":
+        return _safetensors(path)
+    return _torch(path, head, allow_code)
+
+
+def _safetensors(path: Path) -> dict[str, Any]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, ValueError, OSError) as error:
+        raise BadWeights(
+            f"{path} is cut short or no safetensors file ({path.stat().st_size} bytes: {error})", "Fetch it again"
+        ) from error
+
+
+def _torch(path: Path, head: bytes, allow_code: bool) -> Any:
+    import torch
+
+    if not (head.startswith(b"PK") or head[:1] == b"\x80" or head[:1].isalpha() or head[:1] in b"(]}"):
+        raise BadWeights(f"{path} is neither a safetensors file nor a torch checkpoint")
+    try:
+        if allow_code:
+            return torch.load(path, map_location="cpu", weights_only=False)
+        with _safe_globals():
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise _refused(path, str(error)) from error
+    except (RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError, IndexError, OSError) as error:
+        if "TorchScript" in str(error):
+            raise BadWeights(f"{path} is a TorchScript program, not a state dict") from error
+        reason = " ".join(str(error).split(".")[0].split())
+        raise BadWeights(
+            f"{path} is cut short or damaged ({path.stat().st_size} bytes: {reason or type(error).__name__})",
+            "Fetch it again and compare its sha256",
+        ) from error
+    except (AttributeError, ImportError, TypeError) as error:
+        raise BadWeights(f"{path} cannot be unpickled: {error}") from error
+
+
+def _refused(path: Path, message: str) -> BadWeights:
+    found = re.search(r"GLOBAL\s+([\w.]+)", message) or re.search(
+        r"(?:class|function|global)[\s`'<]+([\w.]+\.\w+)", message
+    )
+    if found:
+        return BadWeights(
+            f"{path} holds a {found.group(1)}, which may run code when it is opened: refused",
+            f"If you trust the file, {FLAG} opens it; better, save its state dict as safetensors",
+        )
+    reason = " ".join(message.split("Please file")[0].split())[:200]
+    return BadWeights(f"{path} is damaged or no torch checkpoint ({reason})", "Fetch it again")

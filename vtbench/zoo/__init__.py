@@ -1,0 +1,125 @@
+"""The zoo: what stands after ``--model`` becomes a `Tokenizer`.
+
+An adapter is any callable that returns a `vtbench.api.Tokenizer`: a class, or a function. Its keyword parameters with defaults are what the user may set after
+the colon (``jpeg:quality=30``); their types come from the defaults and annotations, so a wrong name or value is told before anything is loaded. These names
+are the frame's own and are passed when the signature has them:
+
+- ``card``: the system's `Card`; ``card.locate(weights)`` gives its files by role, or raises `MissingWeights` with the way to get them;
+- ``weights``: what stood after ``--weights`` (a `Path`), else None;
+- ``state_key``: for `vtbench.weights.read_state`;
+- ``allow_code``: whether ``--allow-code`` was given;
+- ``budget``: from ``tokens=K``;
+- ``at``: the bare word after the colon (``precomputed:DIR``).
+
+The adapter sets ``revision`` (a digest of its weights, or of whatever else decides its output); the frame sets ``name``, ``params`` (defaults filled in), ``budget`` and ``card``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vtbench.errors import UnknownName, UsageError, VtbenchError
+from vtbench.zoo.spec import Spec, parse, user_params
+
+if TYPE_CHECKING:
+    from vtbench.api import Tokenizer
+    from vtbench.zoo.card import Card
+
+__all__ = ["Spec", "load", "parse"]
+
+
+def load(
+    spec: str,
+    *,
+    weights: str | Path | None = None,
+    state_key: str = "auto",
+    device: str = "cpu",
+    dtype: str = "float32",
+    allow_code: bool = False,
+) -> Tokenizer:
+    """The model that a spec names: ``tiny:tokens=64``, ``jpeg:quality=30``, ``diffusers:FOLDER``, ``precomputed:DIR``, ``FILE.py:build,k=v``, ``pkg.mod:attr``.
+
+    weights: a checkpoint instead of the card's. Raises `UnknownName` (nearest names), `UsageError` (a wrong parameter), `MissingWeights`, `BadWeights`,
+    `MissingPackage`; a system that has no adapter yet raises `VtbenchError` with what is missing and how to get it."""
+    from vtbench.zoo.card import card as card_of
+
+    asked = parse(spec)
+    if asked.is_code():
+        from vtbench.zoo.python import load_callable
+
+        make = load_callable(asked)
+        tokenizer = _make(make, asked, None, weights, state_key, allow_code)
+        tokenizer.name = tokenizer.name or asked.short()
+    else:
+        try:
+            card = card_of(asked.name)
+        except UnknownName as error:
+            if "/" in asked.name or Path(asked.name).exists():
+                raise UsageError(
+                    f"'{asked.name}' is a path, not a model",
+                    "A folder of weights: diffusers:PATH; reconstructions: precomputed:DIR",
+                ) from error
+            raise
+        tokenizer = _make(_adapter(card), asked, card, weights, state_key, allow_code)
+        tokenizer.name = asked.name
+    if not tokenizer.revision:
+        raise VtbenchError(f"the model {spec} has no revision", "Its adapter must set one: a digest of its weights")
+    return tokenizer.to(device, dtype)
+
+
+def _adapter(card: Card) -> Any:
+    """The callable of a card, or the one line that says why there is none."""
+    from vtbench.errors import MissingPackage
+
+    where = card.adapter
+    why = card.why_not()
+    if not where or (isinstance(where, str) and why and why == card.missing):
+        raise VtbenchError(f"{card.title or card.name} does not run here: {why}", card.get)
+    if callable(where):
+        return where
+    for package in card.packages:
+        import importlib.util
+
+        if importlib.util.find_spec(package) is None:
+            raise MissingPackage(package, card.extra, card.title or card.name)
+    from vtbench.registry import resolve
+
+    try:
+        return resolve(where)
+    except ModuleNotFoundError as error:
+        if error.name and not error.name.startswith("vtbench"):
+            raise MissingPackage(error.name, card.extra, card.title or card.name) from error
+        raise VtbenchError(
+            f"{card.title or card.name} does not run here: its adapter is not part of this version", card.get
+        ) from error
+
+
+def _make(
+    make: Any, asked: Spec, card: Card | None, weights: str | Path | None, state_key: str, allow_code: bool
+) -> Tokenizer:
+    from vtbench.api import Tokenizer
+
+    offered = {
+        "card": card,
+        "weights": Path(weights).expanduser() if weights is not None else None,
+        "state_key": state_key,
+        "allow_code": allow_code,
+        "budget": asked.budget,
+        "at": asked.at,
+    }
+    passed, params = user_params(make, asked, offered, card.defaults if card else {})
+    made = make(**passed, **params)
+    if not isinstance(made, Tokenizer):
+        raise UsageError(
+            f"{asked.text} gave a {type(made).__name__}, not a tokenizer",
+            "Return a vtbench.api.Tokenizer, or what vtbench.tokenizer(encode=..., decode=...) makes",
+        )
+    if not made.params:
+        made.params = params
+    if asked.budget is not None:
+        if not made.capabilities.prefix:
+            raise UsageError(f"{asked.name} does not decode prefixes", "Leave tokens= away")
+        made.budget = asked.budget
+    made.card = card  # type: ignore[attr-defined]
+    return made

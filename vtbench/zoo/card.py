@@ -1,0 +1,298 @@
+"""Cards: what is known of a system, as data. One TOML file a system in ``cards/``; plug-ins bring theirs as objects.
+
+Reading a card imports nothing heavy; whether a model runs here is decided by looking for its adapter, packages and files, not by loading it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from vtbench import weights
+from vtbench.errors import MissingWeights, UnknownName, UsageError, VtbenchError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+FOLDER = Path(__file__).parent / "cards"
+GROUP = "vtbench.models"
+ROUTES = {
+    "control": "no network: a codec or a resize",
+    "own": "vtbench's own implementation",
+    "library": "through a published library",
+    "upstream": "through its authors' code, in a process of its own",
+    "catalogue": "known, not runnable",
+    "external": "made elsewhere: arrays, a file or a function of the user's",
+}
+
+
+@dataclass(frozen=True)
+class File:
+    """One weights file. role: what the adapter calls it. names: relative paths on the weights path, the preferred one first. repository, path:
+    where the hub has it. digest: of the published file, where known (``sha256:<64 hex>``)."""
+
+    role: str = "weights"
+    names: tuple[str, ...] = ()
+    repository: str = ""
+    path: str = ""
+    digest: str = ""
+    url: str = ""
+
+    def wanted(self) -> tuple[str, ...]:
+        """Every relative path that the file may lie at."""
+        hub = (f"{self.repository}/{self.path}",) if self.repository and self.path else ()
+        return (*self.names, *hub)
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is known of a system.
+
+    name: as after ``--model``. adapter: ``module:attribute``, or the callable itself; absent until there is one, and then `missing` says in one line what is
+    missing and `get` how to get it. form: ``1d``, ``2d``, ``multiscale``, ``codec``, ``latent2d``, ``latent1d``, ... kind: of the tokens. tokens: of one image at `resolution`
+    (with `tokens_min` when it varies). codebook: sizes, one per codebook of a position. bits: nominal bits of one image at `resolution`. parameters: in millions.
+    value_range: what the network itself wants; the adapter converts. in_domain: data sets that the model was trained on (or on whose distribution). packages:
+    modules that the adapter imports beyond vtbench's own. layout: a few keys with shapes that tell the checkpoint from all others. published: numbers that its
+    authors claim, ``metric@dataset`` to value, as claims.
+    """
+
+    name: str
+    title: str = ""
+    family: str = ""
+    route: str = "catalogue"
+    adapter: Any = ""
+    missing: str = ""
+    get: str = ""
+    code: str = ""
+    hub: str = ""
+    code_licence: str = ""
+    weights_licence: str = ""
+    unofficial: bool = False
+    paper: str = ""
+    bibtex: str = ""
+    files: tuple[File, ...] = ()
+    own_weights: bool = False
+    needs: str = ""
+    form: str = ""
+    kind: str = ""
+    tokens: int | None = None
+    tokens_min: int | None = None
+    codebook: tuple[int, ...] = ()
+    bits: float | None = None
+    resolution: int | None = None
+    multiple: int | None = None
+    value_range: tuple[float, ...] = ()
+    trained_on: str = ""
+    in_domain: tuple[str, ...] = ()
+    parameters: float | None = None
+    tensors: int | None = None
+    decode: str = ""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    params: Mapping[str, str] = field(default_factory=dict)
+    packages: tuple[str, ...] = ()
+    extra: str = "zoo"
+    layout: Mapping[str, Any] = field(default_factory=dict)
+    published: Mapping[str, Any] = field(default_factory=dict)
+    measured: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    origin: str = "vtbench"
+
+    @classmethod
+    def from_table(cls, table: Mapping[str, Any], where: str) -> Card:
+        """A card from a TOML table; unknown fields and routes are refused by name."""
+        known = {f.name for f in fields(cls)}
+        for key in table:
+            if key not in known:
+                raise UnknownName(f"field of the card {where}", key, known)
+        if table.get("route", "catalogue") not in ROUTES:
+            raise UnknownName(f"route of the card {where}", str(table["route"]), ROUTES)
+        made = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
+        made["files"] = tuple(
+            File(**{k: tuple(v) if isinstance(v, list) else v for k, v in f.items()}) for f in table.get("files", ())
+        )
+        return cls(**made)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The card as plain data, empty fields left out."""
+        whole = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("files", "adapter")}
+        out: dict[str, Any] = {k: v for k, v in whole.items() if v not in ("", None, (), {}, False)}
+        if isinstance(self.adapter, str) and self.adapter:
+            out["adapter"] = self.adapter
+        if self.files:
+            out["files"] = [{k: v for k, v in asdict(f).items() if v} for f in self.files]
+        return {
+            k: list(v) if isinstance(v, tuple) else dict(v) if isinstance(v, Mapping) else v for k, v in out.items()
+        }
+
+    # ------------------------------------------------------------------------------------------- here
+
+    def locate(self, given: Path | str | None = None) -> dict[str, Path]:
+        """Where the model's files lie, by role.
+
+        given: what stood after ``--weights``: the only file, a folder that holds all, or (several roles) the first role's file with the others beside it. Raises
+        `MissingWeights` with the way to get them."""
+        files = self.files or (File(),)
+        if given is not None:
+            return _given(Path(given).expanduser(), files, self.name)
+        found = {}
+        for file in files:
+            if not file.wanted():
+                raise MissingWeights(f"{self.name} has no weights of its own", "Give a checkpoint with --weights")
+            found[file.role] = weights.find(
+                file.wanted(), what=f"of {self.title or self.name}", way_out=self.how_to_get(file)
+            )
+        return found
+
+    def how_to_get(self, file: File) -> str:
+        """The way out for a missing file."""
+        ways = []
+        if file.repository:
+            ways.append(f"`vtbench weights fetch {self.name}` gets it from huggingface.co/{file.repository}")
+        elif file.url:
+            ways.append(f"Get it from {file.url}")
+        elif self.get:
+            ways.append(self.get)
+        ways.append(f"{'or ' if ways else ''}put it in a folder of {weights.ENVIRONMENT}, or name it with --weights")
+        return ", ".join(ways)
+
+    def why_not(self) -> str:
+        """Why the model does not run here, in one line; empty when it does. Loads nothing."""
+        if not self.adapter:
+            return self.missing or "no adapter yet"
+        if isinstance(self.adapter, str) and not _module_there(self.adapter.partition(":")[0]):
+            return self.missing or "its adapter is not part of this version"
+        absent = [p for p in self.packages if not _module_there(p)]
+        if absent:
+            return f"needs the package {', '.join(absent)}: pip install 'vtbench[{self.extra}]'"
+        if self.files:
+            try:
+                self.locate()
+            except MissingWeights:
+                names = ", ".join(f.path or (f.names[0] if f.names else f.role) for f in self.files)
+                return f"no weights here ({names})" if any(f.wanted() for f in self.files) else "give --weights"
+        return ""
+
+
+def _given(path: Path, files: tuple[File, ...], name: str) -> dict[str, Path]:
+    if not path.exists():
+        raise MissingWeights(f"no weights file {path}", "Look at what stands after --weights")
+    if path.is_file() and len(files) == 1:
+        return {files[0].role: path}
+    root = path if path.is_dir() else path.parent
+    found = {}
+    for file in files:
+        wanted = [Path(n) for n in file.wanted()]
+        here = [root / w for w in wanted] + [root / w.name for w in wanted]
+        there = next((p for p in here if p.is_file()), None)
+        if there is None:
+            lying = sorted(p for p in root.iterdir() if p.suffix in (".safetensors", ".pth", ".pt", ".bin", ".ckpt"))
+            if len(files) == 1 and len(lying) == 1:
+                there = lying[0]
+            else:
+                names = " or ".join(w.name for w in wanted) or "a single weights file"
+                raise MissingWeights(f"{root} does not hold the {file.role} of {name} ({names})")
+        found[file.role] = there
+    return found
+
+
+@cache
+def _module_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+# -------------------------------------------------------------------------------------------------- the catalogue
+
+
+def _plugins() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=GROUP)}
+
+
+def names() -> list[str]:
+    """Every model that ``--model`` knows by name, plug-ins among them."""
+    return sorted({p.stem for p in FOLDER.glob("*.toml")} | set(_plugins()))
+
+
+def card(name: str) -> Card:
+    """One card. Raises `UnknownName` with the nearest names."""
+    path = FOLDER / f"{name}.toml"
+    if path.parent == FOLDER and path.is_file():
+        return _read(path)
+    plugins = _plugins()
+    if name in plugins:
+        return _from_plugin(plugins[name])
+    raise UnknownName("model", name, names())
+
+
+def cards() -> list[Card]:
+    """All cards by name. A plug-in that cannot be loaded becomes a card that says so."""
+    made = [_read(p) for p in sorted(FOLDER.glob("*.toml"))]
+    for point in _plugins().values():
+        try:
+            made.append(_from_plugin(point))
+        except VtbenchError as error:
+            made.append(Card(point.name, route="external", missing=str(error), origin=point.value))
+    return sorted(made, key=lambda c: c.name)
+
+
+@cache
+def _read(path: Path) -> Card:
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not a TOML file: {error}") from error
+    if table.get("name") != path.stem:
+        raise UsageError(f"{path}: the card's name is '{table.get('name')}', not the file's")
+    return Card.from_table(table, path.stem)
+
+
+def _from_plugin(point: EntryPoint) -> Card:
+    """A plug-in names a `Card`, or a class or function that makes the tokenizer and carries its `card`."""
+    import dataclasses
+
+    try:
+        thing = point.load()
+    except (ImportError, AttributeError, SyntaxError) as error:
+        raise UsageError(
+            f"the plug-in {point.name} ({point.value}) cannot be loaded: {type(error).__name__}: {error}",
+            "Reinstall or uninstall its package",
+        ) from error
+    found = thing if isinstance(thing, Card) else getattr(thing, "card", None)
+    if not isinstance(found, Card):
+        raise UsageError(
+            f"the plug-in {point.name} names {point.value}, which is neither a vtbench.zoo.card.Card nor carries one as `card`"
+        )
+    adapter = found.adapter or (thing if callable(thing) else "")
+    package = point.dist.name if point.dist is not None else point.value
+    return dataclasses.replace(found, name=point.name, adapter=adapter, origin=package)
+
+
+def recognise(state: Mapping[str, Any] | Iterable[str]) -> str:
+    """The model whose checkpoint a state dict looks like, by the keys and shapes that the cards' `layout` names; empty when none fits.
+
+    A layout value is a shape; 0 stands for any size. The card that matches most keys wins."""
+    shapes = (
+        {k: list(getattr(v, "shape", [])) for k, v in state.items()}
+        if isinstance(state, Mapping)
+        else {k: [] for k in state}
+    )
+    best, most = "", 0
+    for path in sorted(FOLDER.glob("*.toml")):
+        known = _read(path).layout
+        fits = all(
+            key in shapes and len(shapes[key]) == len(shape) and all(w in (0, s) for w, s in zip(shape, shapes[key]))
+            for key, shape in known.items()
+        )
+        if known and fits and len(known) > most:
+            best, most = path.stem, len(known)
+    return best

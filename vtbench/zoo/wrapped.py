@@ -1,0 +1,265 @@
+"""`vtbench.tokenizer`: plain functions as a model, for somebody who has one in memory, in a training loop for instance."""
+
+from __future__ import annotations
+
+import inspect
+import secrets
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from vtbench import weights
+from vtbench.api import Capabilities, Condition, Stream, Tokenizer, Tokens
+from vtbench.errors import UsageError
+
+
+def tokenizer(
+    encode: Callable[..., Any] | None = None,
+    decode: Callable[..., Any] | None = None,
+    *,
+    reconstruct: Callable[..., Any] | None = None,
+    codebook_size: int | Sequence[int] | None = None,
+    value_range: tuple[float, float] = (0.0, 1.0),
+    name: str = "mine",
+    modules: Any = (),
+    prefix: bool = False,
+    resolution: int | None = None,
+    multiple: int = 1,
+    kind: str | None = None,
+    params: Mapping[str, Any] | None = None,
+    codebook: Callable[[], Any] | None = None,
+    batch: bool = True,
+) -> Wrapped:
+    """A tokenizer from functions.
+
+    encode: float32 images ``[B, 3, H, W]`` in `value_range` -> ids, integers ``[B, N]``, ``[B, h, w]``, or ``[B, N, C]`` with C = ``len(codebook_size)`` codebooks (floats are
+    taken for continuous latents and have no bits). decode: what encode gave, of the same shape and type -> images in `value_range`. Or `reconstruct`: images -> images,
+    which has no tokens to count. codebook_size: K, or one K a codebook. modules: the network (or several, or a mapping with `encoder` and `decoder`), from whose weights the revision is
+    taken each time the model is measured; without it they are looked for behind the functions (bound methods, partials, closures). When none is found every measurement gets a
+    revision of its own, so nothing stale is ever reused and nothing is ever resumed. prefix: any first k of ``[B, N]`` ids decode. resolution: the only side it takes;
+    multiple: sides must be multiples of it (the core pads). kind: `index`, `bits` or `continuous` when the dtype does not tell. codebook: gives float ``[K, dims]``. batch: False
+    for functions that take one image at a time (still with a batch axis).
+
+    Raises `UsageError` for functions that do not go together."""
+    if reconstruct is not None and (encode is not None or decode is not None):
+        raise UsageError("give either encode and decode, or reconstruct")
+    if reconstruct is None and (encode is None or decode is None):
+        raise UsageError("a tokenizer needs encode and decode, or reconstruct")
+    low, high = float(value_range[0]), float(value_range[1])
+    if not high > low:
+        raise UsageError(f"value_range is (low, high), not {value_range}", "(0, 1), (-1, 1) or (0, 255)")
+    if prefix and encode is None:
+        raise UsageError("only tokens have a prefix: give encode and decode")
+    sizes: tuple[int, ...] = ()
+    if codebook_size is not None:
+        sizes = (codebook_size,) if isinstance(codebook_size, int) else tuple(int(k) for k in codebook_size)
+    can = Capabilities(
+        prefix=prefix,
+        any_resolution=resolution is None,
+        resolution=resolution,
+        multiple=multiple,
+        per_image_noise=batch,
+    )
+    functions = [f for f in (encode, decode, reconstruct) if f is not None]
+    return Wrapped(
+        name,
+        encode,
+        decode,
+        reconstruct,
+        sizes,
+        (low, high),
+        _networks(modules, functions),
+        can,
+        kind,
+        dict(params or {}),
+        codebook,
+    )
+
+
+def _networks(given: Any, functions: Iterable[Callable[..., Any]]) -> dict[str, torch.nn.Module]:
+    """The networks behind a tokenizer, by name."""
+    if isinstance(given, torch.nn.Module):
+        return {"model": given}
+    if isinstance(given, Mapping):
+        return dict(given)
+    listed = list(given)
+    if listed:
+        return {f"model{i or ''}": m for i, m in enumerate(listed)}
+    found: list[torch.nn.Module] = []
+    for function in functions:
+        for thing in _behind(function):
+            if isinstance(thing, torch.nn.Module) and not any(thing is f for f in found):
+                found.append(thing)
+    inside = [f for f in found if not any(f is not g and any(f is m for m in g.modules()) for g in found)]
+    return {f"model{i or ''}": m for i, m in enumerate(inside)}
+
+
+def _behind(thing: Any, depth: int = 0) -> Iterable[Any]:
+    """The objects that a function reaches: its object, what a partial holds, its closure, the globals that it names, an object's own modules."""
+    yield thing
+    if depth > 3 or isinstance(thing, torch.nn.Module):
+        return
+    inner: list[Any] = []
+    if owner := getattr(thing, "__self__", None):
+        inner += [owner]
+    if inspect.isfunction(thing) or inspect.ismethod(thing):
+        inner += list(inspect.getclosurevars(thing).nonlocals.values())
+        inner += [
+            v for v in inspect.getclosurevars(thing).globals.values() if isinstance(v, torch.nn.Module) or callable(v)
+        ]
+    if hasattr(thing, "func") and hasattr(thing, "args"):
+        inner += [thing.func, *thing.args, *thing.keywords.values()]
+    if hasattr(thing, "__wrapped__"):
+        inner.append(thing.__wrapped__)
+    if (
+        not inspect.isroutine(thing)
+        and not inspect.isclass(thing)
+        and not inspect.ismodule(thing)
+        and hasattr(thing, "__dict__")
+    ):
+        inner += [v for v in vars(thing).values() if isinstance(v, torch.nn.Module)]
+    for value in inner:
+        yield from _behind(value, depth + 1)
+
+
+class Wrapped(Tokenizer):
+    """What `tokenizer` makes. The user's network is neither moved nor switched between training and evaluation here: the core does that around a measurement and undoes it."""
+
+    def __init__(
+        self,
+        name: str,
+        encode: Callable[..., Any] | None,
+        decode: Callable[..., Any] | None,
+        reconstruct: Callable[..., Any] | None,
+        sizes: tuple[int, ...],
+        value_range: tuple[float, float],
+        networks: dict[str, torch.nn.Module],
+        can: Capabilities,
+        kind: str | None,
+        params: dict[str, Any],
+        codebook: Callable[[], Any] | None,
+    ) -> None:
+        self.name, self.capabilities, self.params = name, can, params
+        self._encode, self._decode, self._reconstruct = encode, decode, reconstruct
+        self._sizes, self._range, self._networks, self._kind, self._codebook = (
+            sizes,
+            value_range,
+            networks,
+            kind,
+            codebook,
+        )
+
+    @property
+    def revision(self) -> str:  # type: ignore[override]
+        """The digest of the networks' present weights and of the wrapping's own facts; without a network, another one each time that it is asked for."""
+        if not self._networks:
+            return f"unknown:{secrets.token_hex(16)}"
+        state = {
+            f"{name}/{k}": v
+            for name, net in self._networks.items()
+            for k, v in net.state_dict().items()
+            if torch.is_tensor(v)
+        }
+        return weights.state_digest(state)
+
+    def _device(self) -> torch.device:
+        first = next((p for net in self._networks.values() for p in net.parameters()), None)
+        return first.device if first is not None else torch.device("cpu")
+
+    def _inwards(self, images: torch.Tensor) -> torch.Tensor:
+        low, high = self._range
+        moved = images.to(self._device()) if self._networks else images
+        return moved if (low, high) == (0.0, 1.0) else moved * (high - low) + low
+
+    def _outwards(self, images: Any, like: int) -> torch.Tensor:
+        low, high = self._range
+        found = torch.as_tensor(images)
+        if found.ndim != 4 or found.shape[0] != like or found.shape[1] != 3:
+            raise ValueError(f"{self.name} gave images of shape {tuple(found.shape)}, not [{like}, 3, H, W]")
+        found = found.float()
+        return found if (low, high) == (0.0, 1.0) else (found - low) / (high - low)
+
+    def encode(
+        self,
+        images: torch.Tensor,
+        *,
+        budget: int | None = None,
+        condition: Sequence[Condition] | None = None,
+        sample: bool = False,
+        seeds: Sequence[int] | None = None,
+    ) -> Tokens:
+        """Call the user's encode. `UsageError` when its result is no array of ids, or an id lies outside the codebook."""
+        inwards = self._inwards(images)
+        if self._encode is None:
+            assert self._reconstruct is not None
+            out = self._outwards(self._reconstruct(inwards), len(images))
+            stream = Stream("reconstruction", "continuous", "grid2d", shape=tuple(out.shape[2:]))
+            return Tokens((stream,), {"reconstruction": out}, len(images), condition=condition)
+        given = self._encode(inwards)
+        ids = given if torch.is_tensor(given) else torch.as_tensor(np.asarray(given))
+        if ids.ndim < 2 or ids.shape[0] != len(images):
+            raise UsageError(
+                f"encode of {self.name} gave shape {tuple(ids.shape)} for {len(images)} images",
+                "Wanted: [B, N], [B, h, w] or [B, N, C]",
+            )
+        kind = self._kind or ("continuous" if ids.is_floating_point() else "index")
+        shape, flat = self._laid(ids, kind)
+        if kind == "index":
+            self._inside(flat)
+        layout: Any = "grid2d" if len(shape) == 2 else "seq1d"
+        stream = Stream("tokens", kind, layout, self._sizes, shape, ordered=self.capabilities.prefix)  # type: ignore[arg-type]
+        tokens = Tokens((stream,), {"tokens": flat}, len(images), condition=condition, extra=tuple(ids.shape[1:]))
+        return tokens if budget is None else self.prefix(tokens, budget)
+
+    def _laid(self, ids: torch.Tensor, kind: str) -> tuple[tuple[int, ...], torch.Tensor]:
+        """How positions lie, and the ids as ``[B, N]`` or ``[B, N, C]``."""
+        books = len(self._sizes)
+        if kind == "continuous":
+            return (int(ids.shape[1]),), ids.reshape(len(ids), ids.shape[1], -1)
+        if not self._sizes and kind == "index":
+            raise UsageError(
+                f"{self.name} gives ids, but its codebook size is not known", "vtbench.tokenizer(..., codebook_size=K)"
+            )
+        many = books > 1 and ids.shape[-1] == books
+        place = tuple(int(n) for n in (ids.shape[1:-1] if many else ids.shape[1:]))
+        flat = ids.reshape(len(ids), -1, books) if many else ids.reshape(len(ids), -1)
+        return place, flat
+
+    def _inside(self, ids: torch.Tensor) -> None:
+        top = torch.as_tensor(self._sizes if ids.ndim == 3 else self._sizes[:1], device=ids.device)
+        if ids.numel() and (bool((ids < 0).any()) or bool((ids >= (top if ids.ndim == 3 else top[0])).any())):
+            raise UsageError(
+                f"encode of {self.name} gave an id of {int(ids.max())} (least {int(ids.min())}) for codebooks of {', '.join(map(str, self._sizes))}"
+            )
+
+    def prefix(self, tokens: Tokens, budget: int) -> Tokens:
+        """The first `budget` ids."""
+        ids = tokens.data["tokens"][:, :budget]
+        stream = replace(tokens.streams[0], shape=(int(ids.shape[1]),), layout="seq1d")
+        return replace(tokens, streams=(stream,), data={"tokens": ids}, extra=None)
+
+    def decode(self, tokens: Tokens, *, seeds: Sequence[int] | None = None) -> torch.Tensor:
+        """Call the user's decode on ids of the shape that its encode gave."""
+        if self._decode is None:
+            out: torch.Tensor = tokens.data["reconstruction"]
+            return out
+        ids = torch.as_tensor(tokens.data["tokens"])
+        if self._networks:
+            ids = ids.to(self._device())
+        if tokens.extra is not None:
+            ids = ids.reshape(len(ids), *tokens.extra)
+        return self._outwards(self._decode(ids), len(ids))
+
+    def codebook(self) -> np.ndarray | None:
+        """float ``[K, dims]``, where the user gave one."""
+        if self._codebook is None:
+            return None
+        book = self._codebook()
+        return np.asarray(book.detach().cpu() if torch.is_tensor(book) else book, dtype=np.float32)
+
+    def modules(self) -> Mapping[str, Any]:
+        """The networks found."""
+        return dict(self._networks)
