@@ -16,18 +16,15 @@ import numpy as np
 
 from vtbench import weights
 from vtbench.api import Batch, Rows
-from vtbench.errors import BadWeights, MissingWeights, UsageError
+from vtbench.errors import BadWeights, UsageError
 
 if TYPE_CHECKING:
     import torch
 
 FILES = (
     "inception/weights-inception-2015-12-05-6726825d.pth",
-    "weights-inception-2015-12-05-6726825d.pth",
     "inception/pt_inception-2015-12-05-6726825d.pth",
-    "pt_inception-2015-12-05-6726825d.pth",
     "inception/fid_inception_v3_pool3.safetensors",
-    "fid_inception_v3_pool3.safetensors",
 )
 WAY_OUT = (
     "Put weights-inception-2015-12-05-6726825d.pth (https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
@@ -63,12 +60,7 @@ def _inspect(path: Path, file_digest: str) -> tuple[str, str]:
 
 def locate() -> Path:
     """The first of `FILES` on the weights' search path; raises `MissingWeights` with the way out."""
-    for name in FILES:
-        try:
-            return weights.find(name)
-        except MissingWeights:
-            continue
-    raise MissingWeights("the FID Inception (2015-12-05) is not on the weights' search path", WAY_OUT)
+    return weights.find(FILES, what="the FID Inception of 2015-12-05", way_out=WAY_OUT)
 
 
 class Inception:
