@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -16,11 +17,15 @@ from typing import Any, Literal, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from vtbench.atomic import replace_file
-from vtbench.errors import BadRecord, UnknownName
+from vtbench.errors import BadRecord, UnknownName, VtbenchError
 
 SCHEMA_VERSION = 1
 Status = Literal["ok", "partial", "limited", "skipped", "failed"]
 _WORST_LAST = ("ok", "partial", "limited", "skipped", "failed")
+
+
+class NoResults(VtbenchError):
+    """A results folder without results."""
 
 
 class _Model(BaseModel):

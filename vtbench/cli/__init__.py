@@ -26,6 +26,8 @@ COMMANDS = {
     "reconstruct": "vtbench.cli.reconstruct:reconstruct",
     "suites": "vtbench.cli.suites:app",
     "metrics": "vtbench.cli.metrics:app",
+    "check": "vtbench.cli.check:check",
+    "results": "vtbench.cli.results:app",
 }
 
 
