@@ -7,6 +7,7 @@ DejaVu fonts. A word is kept only where a recogniser (rapidocr, on the word's ow
 Deterministic for given versions of Pillow, matplotlib, scikit-image and rapidocr.
 """
 
+# ruff: noqa: SIM905  (a word list reads better as words)
 from __future__ import annotations
 
 import argparse
@@ -31,7 +32,16 @@ PHOTOS = {
     "rocket": ("skimage:rocket.jpg", (0.17, 0.0, 1.0)),
     "wine": ("lomiri:Wine_by_Jakkub_Mede.jpg", (0.0, 0.04, 1.0)),
 }
-BACKGROUNDS = ["white", "gradient:20,40,90:90,140,200", "mountains", "cream", "dogs", "gradient:230,220,190:180,120,90", "coffee", "dark"]
+BACKGROUNDS = [
+    "white",
+    "gradient:20,40,90:90,140,200",
+    "mountains",
+    "cream",
+    "dogs",
+    "gradient:230,220,190:180,120,90",
+    "coffee",
+    "dark",
+]
 FLAT = {"white": (255, 255, 255), "cream": (246, 238, 214), "dark": (28, 30, 36)}
 FONTS = ["DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "DejaVuSerif.ttf", "DejaVuSansMono-Bold.ttf", "DejaVuSerif-Bold.ttf"]
 BINS = {"small": (0.021, 0.029), "medium": (0.031, 0.039), "large": (0.042, 0.075)}
@@ -74,7 +84,10 @@ def background(spec: str, lomiri: Path) -> Image.Image:
 
 def ink_colour(under: np.ndarray, number: int) -> tuple[int, int, int]:
     """Dark inks on light ground and light inks on dark ground, a few hues in turn."""
-    dark, light = [(15, 15, 20), (120, 10, 20), (10, 50, 120), (10, 80, 40)], [(255, 255, 255), (255, 235, 120), (200, 240, 255), (255, 255, 255)]
+    dark, light = (
+        [(15, 15, 20), (120, 10, 20), (10, 50, 120), (10, 80, 40)],
+        [(255, 255, 255), (255, 235, 120), (200, 240, 255), (255, 255, 255)],
+    )
     return (dark if under.mean() > 120 else light)[number % 4]
 
 
@@ -86,7 +99,9 @@ def font_size(word: str, font: str, aim: tuple[float, float]) -> int:
     return min(zip(sizes, ratios, strict=True), key=lambda pair: abs(pair[1] - middle))[0]
 
 
-def write_words(index: int, ground: Image.Image, fonts: list[str], words: list[str], read: object) -> tuple[Image.Image, list[dict[str, object]]]:
+def write_words(
+    index: int, ground: Image.Image, fonts: list[str], words: list[str], read: object
+) -> tuple[Image.Image, list[dict[str, object]]]:
     """Words top to bottom in rows, two a row where they fit; takes what it uses from the front of `words`."""
     rng = np.random.default_rng(index)
     image, annotations = ground.copy(), []

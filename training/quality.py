@@ -49,7 +49,9 @@ def easyocr_reader(folder: Path) -> Reader:
     """EasyOCR's English recogniser from `folder`/english_g2.pth."""
     import easyocr
 
-    engine = easyocr.Reader(["en"], gpu=False, detector=False, model_storage_directory=str(folder), download_enabled=False, verbose=False)
+    engine = easyocr.Reader(
+        ["en"], gpu=False, detector=False, model_storage_directory=str(folder), download_enabled=False, verbose=False
+    )
 
     def read(crop: np.ndarray) -> str:
         grey = np.asarray(Image.fromarray(crop).convert("L"))
@@ -89,7 +91,9 @@ def square(path: Path) -> np.ndarray:
     """Short side to 256, centre crop."""
     image = Image.open(path).convert("RGB")
     scale = SIDE / min(image.size)
-    image = image.resize((max(SIDE, round(image.width * scale)), max(SIDE, round(image.height * scale))), Image.Resampling.LANCZOS)
+    image = image.resize(
+        (max(SIDE, round(image.width * scale)), max(SIDE, round(image.height * scale))), Image.Resampling.LANCZOS
+    )
     left, top = (image.width - SIDE) // 2, (image.height - SIDE) // 2
     return np.asarray(image.crop((left, top, left + SIDE, top + SIDE)))
 
@@ -106,7 +110,9 @@ def photo_quality(paths: list[Path], codec: Codec, distance: Callable[[Tensor, T
         output, bits = codec(original)
         mse = ((original.astype(np.float64) - output) ** 2).mean()
         with torch.no_grad():
-            rows.append((bits, 10 * math.log10(255**2 / max(mse, 1e-9)), float(distance(tensor(output), tensor(original)))))
+            rows.append(
+                (bits, 10 * math.log10(255**2 / max(mse, 1e-9)), float(distance(tensor(output), tensor(original))))
+            )
     bits, psnr, lpips = np.mean(rows, 0)
     return {"bits": bits, "bpp": bits / SIDE**2, "psnr": psnr, "lpips": lpips}
 
@@ -114,7 +120,9 @@ def photo_quality(paths: list[Path], codec: Codec, distance: Callable[[Tensor, T
 def text_samples(root: Path, name: str) -> list[tuple[Image.Image, list[dict[str, object]]]]:
     """TokBench's layout: (image, annotations) pairs of one text set."""
     meta = json.loads((root / f"annotations/text_{name}.json").read_text())
-    return [(Image.open(root / "images/text_data" / name / m["file_name"]).convert("RGB"), m["annotations"]) for m in meta]
+    return [
+        (Image.open(root / "images/text_data" / name / m["file_name"]).convert("RGB"), m["annotations"]) for m in meta
+    ]
 
 
 def through(image: Image.Image, codec: Codec) -> tuple[Image.Image, float]:
@@ -125,15 +133,19 @@ def through(image: Image.Image, codec: Codec) -> tuple[Image.Image, float]:
     left, top = (SIDE - width) // 2, (SIDE - height) // 2
     canvas.paste(image.resize((width, height), Image.Resampling.LANCZOS), (left, top))
     output, bits = codec(np.asarray(canvas))
-    return Image.fromarray(output).crop((left, top, left + width, top + height)).resize(image.size, Image.Resampling.LANCZOS), bits
+    return Image.fromarray(output).crop((left, top, left + width, top + height)).resize(
+        image.size, Image.Resampling.LANCZOS
+    ), bits
 
 
-def readable(samples: list[tuple[Image.Image, list[dict[str, object]]]], read: Reader) -> list[tuple[Image.Image, list[tuple[str, list[int], int]]]]:
+def readable(
+    samples: list[tuple[Image.Image, list[dict[str, object]]]], read: Reader
+) -> list[tuple[Image.Image, list[tuple[str, list[int], int]]]]:
     """Words (string, box, bin) inside the bins that the recogniser reads on the original."""
     kept = []
-    for image, annotations in samples:
+    for image, boxes in samples:
         pixels, words = np.asarray(image), []
-        for a in annotations:
+        for a in boxes:
             place = int(np.searchsorted(BINS, a["ratio"], side="right")) - 1
             x0, y0, x1, y1 = (int(v) for v in a["bbox"])  # type: ignore[union-attr]
             if 0 <= place < 3 and read(pixels[y0:y1, x0:x1]) == a["rec"]:
@@ -142,7 +154,9 @@ def readable(samples: list[tuple[Image.Image, list[dict[str, object]]]], read: R
     return kept
 
 
-def text_quality(samples: list[tuple[Image.Image, list[tuple[str, list[int], int]]]], codec: Codec, read: Reader) -> dict[str, float]:
+def text_quality(
+    samples: list[tuple[Image.Image, list[tuple[str, list[int], int]]]], codec: Codec, read: Reader
+) -> dict[str, float]:
     """T-ACC per bin (large is the last), their mean, and mean bits per image."""
     right, count, bits = np.zeros(3), np.zeros(3), []
     for image, words in samples:
@@ -153,7 +167,12 @@ def text_quality(samples: list[tuple[Image.Image, list[tuple[str, list[int], int
             count[place] += 1
             right[place] += read(pixels[y0:y1, x0:x1]) == word
     share = right[count > 0] / count[count > 0]
-    return {"bits": float(np.mean(bits)), "t_acc": float(share.mean()), "words": int(count.sum()), "per_bin": [round(float(v), 3) for v in right / np.maximum(count, 1)]}  # type: ignore[dict-item]
+    return {
+        "bits": float(np.mean(bits)),
+        "t_acc": float(share.mean()),
+        "words": int(count.sum()),
+        "per_bin": [round(float(v), 3) for v in right / np.maximum(count, 1)],
+    }  # type: ignore[dict-item]
 
 
 def main() -> None:
@@ -168,7 +187,9 @@ def main() -> None:
     parser.add_argument("--jpeg", type=int, nargs="*", default=[1, 2, 3, 5, 7, 10, 15, 20, 30])
     args = parser.parse_args()
     torch.set_num_threads(1)
-    codecs = {f"tiny:tokens={n}": tiny(args.weights, n) for n in args.tokens} | {f"jpeg:quality={q}": jpeg(q) for q in args.jpeg}
+    codecs = {f"tiny:tokens={n}": tiny(args.weights, n) for n in args.tokens} | {
+        f"jpeg:quality={q}": jpeg(q) for q in args.jpeg
+    }
     if args.photos:
         from tiny import Lpips
 
@@ -176,13 +197,28 @@ def main() -> None:
         for folder in args.photos:
             paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in {".png", ".jpg", ".jpeg"})
             for name, codec in codecs.items():
-                print(json.dumps({"data": folder.name, "n": len(paths), "model": name, **photo_quality(paths, codec, distance)}), flush=True)
+                print(
+                    json.dumps(
+                        {"data": folder.name, "n": len(paths), "model": name, **photo_quality(paths, codec, distance)}
+                    ),
+                    flush=True,
+                )
     read = (easyocr_reader(args.easyocr) if args.easyocr else rapid_reader()) if args.text else None
     for place in args.text:
         root, _, name = place.rpartition(":")
         samples = readable(text_samples(Path(root), name), read)
         for label, codec in codecs.items():
-            print(json.dumps({"data": f"{Path(root).name}:{name}", "reader": "easyocr" if args.easyocr else "rapidocr", "model": label, **text_quality(samples, codec, read)}), flush=True)
+            print(
+                json.dumps(
+                    {
+                        "data": f"{Path(root).name}:{name}",
+                        "reader": "easyocr" if args.easyocr else "rapidocr",
+                        "model": label,
+                        **text_quality(samples, codec, read),
+                    }
+                ),
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -24,9 +24,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from words import scatter_words, usable_fonts  # noqa: E402  (training/words.py: this script's own folder is on the path)
+from words import scatter_words, usable_fonts
 
-from vtbench.zoo.tiny import TinyNet  # noqa: E402
+from vtbench.zoo.tiny_network import TinyNet
 
 SCALES = (144, 224, 352, 560)
 """Short sides in pixels at which every photograph is kept (never enlarged beyond the first): a crop may be a whole scene or a detail."""
@@ -64,7 +64,10 @@ class Lpips(nn.Module):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         with torch.no_grad():
             target = self.features(y)
-        terms = [F.conv2d((a - b) ** 2, h.to(a)).mean((1, 2, 3)) for a, b, h in zip(self.features(x), target, self.heads, strict=True)]
+        terms = [
+            F.conv2d((a - b) ** 2, h.to(a)).mean((1, 2, 3))
+            for a, b, h in zip(self.features(x), target, self.heads, strict=True)
+        ]
         return torch.stack(terms).sum(0)
 
 
@@ -82,7 +85,14 @@ def load_photographs(folder: Path) -> list[list[np.ndarray]]:
         kept = []
         for short in sizes:
             ratio = short / min(flat.size)
-            kept.append(np.asarray(flat.resize((max(short, round(flat.width * ratio)), max(short, round(flat.height * ratio))), Image.Resampling.LANCZOS)))
+            kept.append(
+                np.asarray(
+                    flat.resize(
+                        (max(short, round(flat.width * ratio)), max(short, round(flat.height * ratio))),
+                        Image.Resampling.LANCZOS,
+                    )
+                )
+            )
         photographs.append(kept)
     if not photographs:
         raise SystemExit(f"no images under {folder}")
@@ -100,7 +110,9 @@ def photo_crop(rng: np.random.Generator, photographs: list[list[np.ndarray]], si
     if rng.random() < 0.15:
         crop = crop[..., rng.permutation(3)]
     if rng.random() < 0.5:
-        crop = np.clip((crop.astype(np.float32) - 128) * rng.uniform(0.7, 1.25) + 128 + rng.uniform(-25, 25), 0, 255).astype(np.uint8)
+        crop = np.clip(
+            (crop.astype(np.float32) - 128) * rng.uniform(0.7, 1.25) + 128 + rng.uniform(-25, 25), 0, 255
+        ).astype(np.uint8)
     return np.ascontiguousarray(crop)
 
 
@@ -110,19 +122,27 @@ def text_crop(rng: np.random.Generator, photographs: list[list[np.ndarray]], fon
     if kind < 0.4:
         ground = photo_crop(rng, photographs, size)
     else:
-        ends = rng.integers(0, 256, (2, 3)) if kind > 0.75 else np.repeat(rng.integers(0, 256, (1, 3)) if kind > 0.5 else rng.choice([0, 255, 240, 30], (1, 1)), 2, 0)
+        ends = (
+            rng.integers(0, 256, (2, 3))
+            if kind > 0.75
+            else np.repeat(rng.integers(0, 256, (1, 3)) if kind > 0.5 else rng.choice([0, 255, 240, 30], (1, 1)), 2, 0)
+        )
         ramp = np.linspace(0, 1, size)[:, None, None] * (ends[1] - ends[0]) + ends[0]
         ground = np.broadcast_to(ramp, (size, size, 3)).astype(np.uint8)
         ground = np.ascontiguousarray(ground if rng.random() < 0.5 else ground.transpose(1, 0, 2))
     return scatter_words(rng, ground, fonts)
 
 
-def batch_at(step: int, args: argparse.Namespace, photographs: list[list[np.ndarray]], fonts: list[str]) -> tuple[Tensor, Tensor]:
+def batch_at(
+    step: int, args: argparse.Namespace, photographs: list[list[np.ndarray]], fonts: list[str]
+) -> tuple[Tensor, Tensor]:
     """Images [B, 3, size, size] in [0, 1] and the fraction of the tokens that each keeps [B]; a function of (seed, step) only."""
     rng = np.random.default_rng((args.seed, step))
     crops, keep = [], []
     for i in range(args.batch):
-        crops.append(text_crop(rng, photographs, fonts, args.crop) if i % 2 else photo_crop(rng, photographs, args.crop))
+        crops.append(
+            text_crop(rng, photographs, fonts, args.crop) if i % 2 else photo_crop(rng, photographs, args.crop)
+        )
         # Text needs every token to be readable, so its prefixes are shorter than full less often.
         keep.append(1.0 if rng.random() < (0.7 if i % 2 else 0.5) else float(np.exp(rng.uniform(np.log(0.01), 0.0))))
     images = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
@@ -143,7 +163,11 @@ def rate(step: int, args: argparse.Namespace) -> float:
 def export(net: nn.Module, path: Path, config: dict[str, object]) -> None:
     """float16 safetensors whose metadata is {"config": JSON}; written aside and renamed."""
     part = path.with_name(path.name + ".part")
-    save_file({key: value.half().contiguous().cpu() for key, value in net.state_dict().items()}, part, metadata={"config": json.dumps(config, sort_keys=True)})
+    save_file(
+        {key: value.half().contiguous().cpu() for key, value in net.state_dict().items()},
+        part,
+        metadata={"config": json.dumps(config, sort_keys=True)},
+    )
     os.replace(part, path)
 
 
@@ -175,9 +199,19 @@ def train(args: argparse.Namespace) -> None:
 
     def save(step: int) -> None:
         part = checkpoint.with_name(checkpoint.name + ".part")
-        torch.save({"net": net.state_dict(), "ema": ema.state_dict(), "optimiser": optimiser.state_dict(), "step": step}, part)
+        torch.save(
+            {"net": net.state_dict(), "ema": ema.state_dict(), "optimiser": optimiser.state_dict(), "step": step}, part
+        )
         os.replace(part, checkpoint)
-        about = {"steps": step, "planned_steps": args.steps, "seed": args.seed, "batch": args.batch, "crop": args.crop, "photographs": len(photographs), "fonts": len(fonts)}
+        about = {
+            "steps": step,
+            "planned_steps": args.steps,
+            "seed": args.seed,
+            "batch": args.batch,
+            "crop": args.crop,
+            "photographs": len(photographs),
+            "fonts": len(fonts),
+        }
         export(ema, args.out, {**ema.config, **about})
 
     began = time.monotonic()
@@ -207,12 +241,21 @@ def train(args: argparse.Namespace) -> None:
                 slow.lerp_(fast, 1 - decay)
         whole = (keep == 1).to(device)
         text = torch.arange(args.batch, device=device) % 2 == 1
-        for key, value in (("loss", loss), ("photo", each[whole & ~text].mean()), ("text", each[whole & text].mean()), ("l1", l1[whole].mean()), ("lpips", perceptual[whole].mean())):
+        for key, value in (
+            ("loss", loss),
+            ("photo", each[whole & ~text].mean()),
+            ("text", each[whole & text].mean()),
+            ("l1", l1[whole].mean()),
+            ("lpips", perceptual[whole].mean()),
+        ):
             sums[key] += float(value.detach()) if value == value else 0.0
         if (step + 1) % args.log == 0:
             used = [len(d.mul(net.place[:, None, None]).sum(1).unique()) for d in digits]
             text = "  ".join(f"{key} {value / args.log:.4f}" for key, value in sums.items())
-            print(f"{step + 1}/{args.steps}  {text}  ids in the batch {used}  {(time.monotonic() - began) / (step + 1 - first):.3f} s/step", flush=True)
+            print(
+                f"{step + 1}/{args.steps}  {text}  ids in the batch {used}  {(time.monotonic() - began) / (step + 1 - first):.3f} s/step",
+                flush=True,
+            )
             sums = dict.fromkeys(sums, 0.0)
         if (step + 1) % args.save == 0:
             save(step + 1)
@@ -223,7 +266,9 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, required=True, help="folder of photographs")
-    parser.add_argument("--out", type=Path, required=True, help="safetensors file to write; its .checkpoint beside it is resumed from")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="safetensors file to write; its .checkpoint beside it is resumed from"
+    )
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
@@ -232,8 +277,14 @@ def main() -> None:
     parser.add_argument("--crop", type=int, default=128, help="side of a training crop, a multiple of 32, at most 144")
     parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
     parser.add_argument("--perceptual", type=float, default=0.4, help="weight of LPIPS")
-    parser.add_argument("--fonts", type=Path, nargs="*", default=[], help="folders of fonts besides matplotlib's DejaVu")
-    parser.add_argument("--alexnet", type=Path, help="torchvision's AlexNet features.* as safetensors; without it torchvision downloads them")
+    parser.add_argument(
+        "--fonts", type=Path, nargs="*", default=[], help="folders of fonts besides matplotlib's DejaVu"
+    )
+    parser.add_argument(
+        "--alexnet",
+        type=Path,
+        help="torchvision's AlexNet features.* as safetensors; without it torchvision downloads them",
+    )
     parser.add_argument("--log", type=int, default=50)
     parser.add_argument("--save", type=int, default=250)
     train(parser.parse_args())

@@ -1,5 +1,6 @@
 """Words drawn onto images: training crops want many odd ones, the demo images want a few tidy ones."""
 
+# ruff: noqa: SIM905  (a word list reads better as words)
 from __future__ import annotations
 
 import functools
@@ -8,14 +9,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-_ONSETS = "b br c ch cl d dr f fl g gr h j k l m n p pl pr qu r s sh sl st t th tr v w y z".split() + [""]
-_VOWELS = "a e i o u ai ea ee ie oo ou ow".split()
-_CODAS = "b ck d ft g k l ll m mp n nd ng nt p r rd rn rt s ss st t th x ze".split() + ["", ""]
+_ONSETS = (*"b br c ch cl d dr f fl g gr h j k l m n p pl pr qu r s sh sl st t th tr v w y z".split(), "")
+_VOWELS = tuple("a e i o u ai ea ee ie oo ou ow".split())
+_CODAS = (*"b ck d ft g k l ll m mp n nd ng nt p r rd rn rt s ss st t th x ze".split(), "", "")
 
 
 def usable_fonts(places: list[Path]) -> list[str]:
     """TrueType and OpenType fonts (files, or folders to look through) that draw Latin letters, in the order of their names."""
-    files = {p.name: p for place in places for p in ([place] if place.is_file() else place.rglob("*")) if p.suffix.lower() in {".ttf", ".otf"}}
+    files = {
+        p.name: p
+        for place in places
+        for p in ([place] if place.is_file() else place.rglob("*"))
+        if p.suffix.lower() in {".ttf", ".otf"}
+    }
     found = []
     for _, path in sorted(files.items()):
         font = _font(str(path), 24)
@@ -38,12 +44,17 @@ def random_word(rng: np.random.Generator) -> str:
     if kind < 0.22:
         alphabet = np.array(list("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789$%&#@.,:;!?-/+"))
         return "".join(rng.choice(alphabet, int(rng.integers(2, 8))))
-    word = "".join(str(rng.choice(_ONSETS)) + str(rng.choice(_VOWELS)) + str(rng.choice(_CODAS)) for _ in range(int(rng.integers(1, 4))))
+    word = "".join(
+        str(rng.choice(_ONSETS)) + str(rng.choice(_VOWELS)) + str(rng.choice(_CODAS))
+        for _ in range(int(rng.integers(1, 4)))
+    )
     case = rng.random()
     return word.upper() if case < 0.3 else word.capitalize() if case < 0.6 else word
 
 
-def draw_word(image: Image.Image, word: str, font: str, size: int, left: int, top: int, colour: tuple[int, int, int]) -> tuple[int, int, int, int]:
+def draw_word(
+    image: Image.Image, word: str, font: str, size: int, left: int, top: int, colour: tuple[int, int, int]
+) -> tuple[int, int, int, int]:
     """Draw `word` with its ink's upper left corner at (left, top); returns the ink's box (x0, y0, x1, y1) in pixels."""
     box = word_box(word, font, size)
     ImageDraw.Draw(image).text((left - box[0], top - box[1]), word, font=_font(font, size), fill=colour)
@@ -56,7 +67,9 @@ def word_box(word: str, font: str, size: int) -> tuple[int, int, int, int]:
     return int(x0), int(y0), int(np.ceil(x1)), int(np.ceil(y1))
 
 
-def contrasting_colour(rng: np.random.Generator, background: np.ndarray, distance: float = 90.0) -> tuple[int, int, int]:
+def contrasting_colour(
+    rng: np.random.Generator, background: np.ndarray, distance: float = 90.0
+) -> tuple[int, int, int]:
     """A random colour whose luma is at least `distance` (of 255) from the mean of `background` [h, w, 3]."""
     luma = np.array([0.299, 0.587, 0.114])
     target = float(background.reshape(-1, 3).mean(0) @ luma)
