@@ -19,7 +19,13 @@ def _column_title(record: Record, column: Column, several: bool) -> str:
     title = label(record)
     if column[2]:
         title = f"{record.model.name}:{column[2].replace(';', ',')}"
-    return f"{title}\n{column[1]} tokens" if several and column[1] is not None else title
+    lines = [title]
+    if several and column[1] is not None:
+        lines.append(f"{column[1]} tokens")
+    bpp = next((r.bpp for r in record.rows if r.tokens == column[1] and r.params == column[2] and r.bpp), None)
+    if bpp is not None:
+        lines.append(f"{bpp:.3g} bpp")
+    return "\n".join(lines)
 
 
 def show(records: Record | Sequence[Record], console: Console, *, everything: bool = False) -> None:
@@ -34,7 +40,7 @@ def show(records: Record | Sequence[Record], console: Console, *, everything: bo
     groups: dict[tuple[str, int | None], dict[tuple[str, str, str], dict[Column, Row]]] = {}
     for record in records:
         for row in record.rows:
-            if row.status == "skipped" or (not everything and not row.recommended):
+            if row.status == "skipped" or (not everything and not _shown(row)):
                 continue
             lines = groups.setdefault((record.suite.name, row.resolution), {})
             cells = lines.setdefault((row.metric, row.protocol, row.slice), {})
@@ -64,7 +70,15 @@ def show(records: Record | Sequence[Record], console: Console, *, everything: bo
             )
             last = metric
         console.print(table)
+    hidden = 0 if everything else sum(not _shown(row) for record in records for row in record.rows)
+    if hidden:
+        console.print(Text(f"{hidden} more rows (slices, other protocols) are in table.csv", style="dim"))
     _below(records, console)
+
+
+def _shown(row: Row) -> bool:
+    """Whether a row is among the first that a person wants: recommended, and over all of the data or a size of its instances."""
+    return row.recommended and "=" not in row.slice
 
 
 def _unit(row: Row) -> str:
@@ -89,7 +103,7 @@ def _below(records: Sequence[Record], console: Console) -> None:
     for record in records:
         reasons: dict[str, list[Row]] = {}
         for row in record.rows:
-            if row.why:
+            if row.why and _shown(row):
                 reasons.setdefault(f"{row.status}: {row.why}", []).append(row)
         for reason, rows in reasons.items():
             names = ", ".join(dict.fromkeys(row.metric for row in rows))
