@@ -1,35 +1,37 @@
-"""Reader of a folder of images, at any nesting; class folders become labels."""
+"""Reader of a folder of images, at any nesting; class folders and sidecars become labels."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vtbench.data.decode import EXTENSIONS
 from vtbench.data.sample import Entry, Listing
-from vtbench.data.sources import FileSource
+from vtbench.data.sidecars import Sidecars
+from vtbench.data.sources import FileSource, Source
 from vtbench.errors import BadData
 
 
 def read_folder(where: str, options: Mapping[str, Any]) -> Listing:
     """List the images under a folder. Hidden files and folders are left out; links are followed (circles are not).
 
+    Labels and captions come from files beside an image (``x.cls``, ``x.txt``, ``x.json``), else labels from class folders.
     Raises `BadData` when the folder is missing or cannot be listed."""
     root = Path(where).expanduser()
     if not root.is_dir():
         raise BadData(f"there is no folder {where}", "Check --data")
     listing = Listing("folder", root.resolve().name, [], searched=f"images ({', '.join(sorted(EXTENSIONS))})")
-    found: list[tuple[str, str]] = []
+    sidecars = Sidecars(listing)
+    found: list[tuple[str, Source]] = []
     for path, relative in walk(root, listing):
         stem = image_stem(relative)
-        if stem is None:
+        if stem is not None:
+            found.append((stem, FileSource(path)))
+        elif not sidecars.add(relative, os.path.getsize(path), FileSource(path).read):
             listing.note("files that are not images")
-        else:
-            found.append((stem, path))
-    for (id_, path), label in zip(found, class_labels([id_ for id_, _ in found])):
-        listing.entries.append(Entry(id_, FileSource(path), label=label))
+    listing.entries = labelled(found, [id_ for id_, _ in found], sidecars)
     return listing
 
 
@@ -37,6 +39,29 @@ def image_stem(name: str) -> str | None:
     """A file's name without its image extension (any case); None when it is not an image by its name."""
     stem, extension = os.path.splitext(name)
     return stem if extension.lower() in EXTENSIONS else None
+
+
+def stays_inside(name: str) -> bool:
+    """Whether a name stays below the folder it is joined to."""
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    return (
+        bool(parts)
+        and ".." not in parts
+        and not name.startswith(("/", "\\"))
+        and ":" not in parts[0]
+        and "\0" not in name
+    )
+
+
+def labelled(found: Sequence[tuple[str, Source]], ids: Sequence[str], sidecars: Sidecars) -> list[Entry]:
+    """Entries of (stem, source) pairs under their ids, with what their sidecars say; without any, class folders are labels."""
+    facts = [sidecars.of(stem) for stem, _ in found]
+    sidecars.note_unused()
+    folders = class_labels(ids) if all(label is None for label, _ in facts) else [None] * len(ids)
+    return [
+        Entry(id_, source, label=folder if label is None else label, caption=caption)
+        for id_, (_, source), (label, caption), folder in zip(ids, found, facts, folders)
+    ]
 
 
 def class_labels(ids: Sequence[str]) -> list[int | None]:

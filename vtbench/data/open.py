@@ -47,7 +47,7 @@ def open_dataset(
     that a suite declares. cache: folder of the file that remembers digests. progress: called with (done, total) while hashing.
 
     Raises `BadData` (nothing there, duplicate ids, malformed annotations) and `UsageError` (unknown reader or option)."""
-    listing = _reader(reader)(where, options)
+    listing = _reader(reader)(where, {**options, "cache": cache})
     entries, problems = _named(listing), list(listing.problems)
     if not entries and not problems:
         raise BadData(f"no images in {where}", f"Looked for {listing.searched}" if listing.searched else "")
@@ -92,15 +92,8 @@ def read_images(where: str, options: Mapping[str, Any]) -> Listing:
 
 def container(where: str) -> str:
     """The reader's name for a place, by its form and by what lies there. Raises `BadData` when nothing does."""
-    lower = where.lower().split("?")[0]
     if where.startswith("hf:"):
         return "hf"
-    if lower.endswith((".tar", ".tar.gz", ".tgz")):
-        return "tar"
-    if lower.endswith(".parquet"):
-        return "parquet"
-    if lower.endswith(".npz"):
-        return "npz"
     path = os.path.expanduser(where)
     if os.path.isdir(path):
         names = [name for name in os.listdir(path) if not name.startswith(".")]
@@ -110,6 +103,10 @@ def container(where: str) -> str:
             if any(name.endswith(ending) for name in names):
                 return reader
         return "folder"
+    endings = {".tar": "tar", ".tar.gz": "tar", ".tgz": "tar", ".parquet": "parquet", ".npz": "npz"}
+    for ending, reader in endings.items():
+        if where.lower().split("?")[0].endswith(ending):
+            return reader
     if os.path.isfile(path):
         raise BadData(
             f"{where} is no container of images that vtbench knows",

@@ -12,13 +12,13 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from vtbench.data.decode import EXTENSIONS, open_header
-from vtbench.data.images import image_stem, walk
+from vtbench.data.images import image_stem, stays_inside, walk
 from vtbench.data.sample import Box, Entry, Face, Listing, Word
 from vtbench.data.sources import FileSource
 from vtbench.errors import BadData, BadSample, UnknownName
@@ -110,7 +110,7 @@ def _read_faces(listing: Listing, images: Path, path: Path, wanted: set[str] | N
         place = f"{path} entry {number}"
         file_name = _text(record, "image_name", place)
         faces = [_face(f, f"{place} ({file_name})") for f in _list(record, "faces", place)]
-        holding = [f for f in folders if safe(file_name) and (images / "face_data" / f / file_name).exists()]
+        holding = [f for f in folders if stays_inside(file_name) and (images / "face_data" / f / file_name).exists()]
         name = (holding or folders)[0]
         if wanted is None or name in wanted:
             _add(listing, images, f"face_data/{name}", file_name, name, place, faces=faces)
@@ -126,7 +126,7 @@ def _add(
     words: Sequence[Word] = (),
     faces: Sequence[Face] = (),
 ) -> None:
-    if not safe(file_name):
+    if not stays_inside(file_name):
         raise BadData(f"{place}: '{file_name}' leads out of its set's folder", "File names are relative, without '..'")
     id_ = f"{folder}/{image_stem(file_name) or file_name}"
     path = images / folder / file_name
@@ -151,18 +151,6 @@ def _add(
             # reconstructions are saved under the original file name, so its extension decides
             stored_as=EXTENSIONS.get(path.suffix.lower(), ""),
         )
-    )
-
-
-def safe(name: str) -> bool:
-    """Whether a name stays below the folder it is joined to."""
-    parts = PurePosixPath(name.replace("\\", "/")).parts
-    return (
-        bool(parts)
-        and ".." not in parts
-        and not name.startswith(("/", "\\"))
-        and ":" not in parts[0]
-        and "\0" not in name
     )
 
 
