@@ -20,7 +20,7 @@ def _all_four(m: Measurements, p: Fields) -> dict[str, np.ndarray]:
     global _last
     fake, real = rows(m["fake"]), rows(m["reference"])
     rule = _neighbours.Rule(int(p["neighbours"]), p["rim"] == "inside", p["neighbour_dtype"] == "float16")
-    key = tuple(hash(a.tobytes()) for a in (fake, real, m.groups)) + (hash(rule),)
+    key = (*(hash(a.tobytes()) for a in (fake, real, m.groups)), hash(rule))
     if _last is None or _last[0] != key:
         groups = m.group_of(m["reference"]), m.group_of(m["fake"])
         _last = key, _neighbours.values(real, fake, *groups, rule)
