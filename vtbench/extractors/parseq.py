@@ -43,7 +43,7 @@ def prepared(pixels: np.ndarray) -> torch.Tensor:
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms.functional import normalize, resize
 
-    image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).float().div(255)
+    image = torch.from_numpy(np.array(pixels)).permute(2, 0, 1).float().div(255)
     ratio = image.shape[1] / image.shape[2]
     if ratio > HEIGHT / WIDTH:
         size = [HEIGHT, max(int(HEIGHT / ratio), 1)]
