@@ -27,6 +27,8 @@ COMMANDS = {
     "suites": "vtbench.cli.suites:app",
     "metrics": "vtbench.cli.metrics:app",
     "check": "vtbench.cli.check:check",
+    "reproduce": "vtbench.cli.reproduce:reproduce",
+    "compare": "vtbench.cli.compare:compare",
     "results": "vtbench.cli.results:app",
 }
 
