@@ -11,6 +11,9 @@ are the frame's own and are passed when the signature has them:
 - ``budget``: from ``tokens=K``;
 - ``at``: the bare word after the colon (``precomputed:DIR``).
 
+A class with a ``from_state`` (`vtbench.zoo.network.NetworkTokenizer`) is a family: the frame finds the file, reads its state dict and hands it over; the parameters of its
+``infer`` are what the user may set.
+
 The adapter sets ``revision`` (a digest of its weights, or of whatever else decides its output); the frame sets ``name``, ``params`` (defaults filled in), ``budget`` and ``card``.
 """
 
@@ -108,18 +111,37 @@ def _make(
         "budget": asked.budget,
         "at": asked.at,
     }
-    passed, params = user_params(make, asked, offered, card.defaults if card else {})
-    made = make(**passed, **params)
+    if hasattr(make, "from_state"):
+        made = _family(make, asked, offered, card)
+    else:
+        passed, params = user_params(make, asked, offered, card.defaults if card else {})
+        made = make(**passed, **params)
     if not isinstance(made, Tokenizer):
         raise UsageError(
             f"{asked.text} gave a {type(made).__name__}, not a tokenizer",
             "Return a vtbench.api.Tokenizer, or what vtbench.tokenizer(encode=..., decode=...) makes",
         )
-    if not made.params:
-        made.params = params
+    if not made.params and not hasattr(make, "from_state"):
+        made.params = {k: v for k, v in params.items() if v is not None}
     if asked.budget is not None:
         if not made.capabilities.prefix:
             raise UsageError(f"{asked.name} does not decode prefixes", "Leave tokens= away")
         made.budget = asked.budget
     made.card = card  # type: ignore[attr-defined]
+    return made
+
+
+def _family(family: Any, asked: Spec, offered: dict[str, Any], card: Card | None) -> Any:
+    """A family's tokenizer from its checkpoint: the state dict found, read and handed over; its digest is that of the file."""
+    from vtbench import weights as files
+    from vtbench.zoo.card import Card
+
+    _, params = user_params(family.infer, asked, {"shapes": None}, card.defaults if card else {}, ignore=("shapes",))
+    card = card or Card(asked.name, route="external")
+    found = card.locate(offered["weights"])
+    (path,) = found.values()
+    state = files.read_state(path, key=offered["state_key"], allow_code=offered["allow_code"])
+    revision = files.digest(path) if offered["state_key"] == "auto" else files.state_digest(state.tensors)
+    made = family.from_state(state.tensors, name=asked.name, revision=revision, where=str(path), **params)
+    made.notes = tuple(state.notes)
     return made

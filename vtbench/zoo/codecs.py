@@ -107,7 +107,7 @@ class WebP(Codec):
 
     kind = "WEBP"
 
-    def __init__(self, *, quality: float = 80, method: int = 4, lossless: bool = False) -> None:
+    def __init__(self, *, quality: int = 80, method: int = 4, lossless: bool = False) -> None:
         _within("webp:quality", quality, 0, 100)
         _within("webp:method", method, 0, 6)
         super().__init__(quality=quality, method=method, lossless=lossless)

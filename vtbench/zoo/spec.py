@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import UnionType
@@ -74,11 +74,15 @@ def parse(text: str) -> Spec:
 
 
 def user_params(
-    make: Callable[..., Any], asked: Spec, offered: Mapping[str, Any], defaults: Mapping[str, Any]
+    make: Callable[..., Any],
+    asked: Spec,
+    offered: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    ignore: Sequence[str] = (),
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What to call an adapter with: the frame's own arguments that it takes, and the user's parameters with defaults filled in.
 
-    defaults: the card's, which stand before the signature's. Raises `UnknownName` for a parameter that the adapter does not have, `UsageError` for a value of the wrong
+    defaults: the card's, which stand before the signature's. ignore: parameters that somebody else fills in. Raises `UnknownName` for a parameter that the adapter does not have, `UsageError` for a value of the wrong
     type, a missing parameter, or a bare word that it does not take."""
     signature = inspect.signature(make)
     try:
@@ -93,12 +97,12 @@ def user_params(
         raise UsageError(
             f"'{asked.text}': {asked.name} takes parameters as key=value, not '{asked.at}'", f"It has: {known}"
         )
-    settable = {n: p for n, p in own.items() if n not in FRAME}
+    settable = {n: p for n, p in own.items() if n not in (*FRAME, *ignore)}
     params: dict[str, Any] = {}
     for name, text in asked.params.items():
         if name not in settable:
             if not anything:
-                raise UnknownName(f"parameter of {asked.name}", name, settable)
+                raise _unknown(asked.name, name, list(settable))
             params[name] = _literal(text)
         else:
             start = defaults.get(name, settable[name].default)
@@ -119,6 +123,13 @@ def user_params(
     if missing:
         raise UsageError(f"{asked.name} needs a path or name after the colon", f"--model {asked.name}:PATH")
     return passed, dict(sorted(params.items()))
+
+
+def _unknown(model: str, name: str, known: Sequence[str]) -> UnknownName:
+    error = UnknownName(f"parameter of {model}", name, known)
+    if not error.near:
+        error.way_out = f"It has: {', '.join(known)}" if known else "It has none"
+    return error
 
 
 def _literal(text: str) -> Any:
