@@ -52,7 +52,9 @@ def _train(photos: Path, out: Path, evaluate: bool) -> tuple[list[torch.Tensor],
     draws = []
     evaluator = None
     if evaluate:
-        evaluator = vtbench.Evaluator("reconstruction-256", data=str(photos), out=str(out), device="cpu", resolution=(32,), baselines=False)
+        evaluator = vtbench.Evaluator(
+            "reconstruction-256", data=str(photos), out=str(out), device="cpu", resolution=(32,), baselines=False
+        )
     for step in range(20):
         if evaluator is not None and step == 10:
             tokenizer = vtbench.tokenizer(encode=model.ids, decode=model.pixels, codebook_size=16, name="mine")
@@ -64,7 +66,7 @@ def _train(photos: Path, out: Path, evaluate: bool) -> tuple[list[torch.Tensor],
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        draws.append(float(loss))
+        draws.append(loss.item())
     return [p.detach().clone() for p in model.state_dict().values()], draws
 
 
@@ -77,7 +79,9 @@ def test_an_evaluation_leaves_training_untouched(photos: Path, tmp_path: Path) -
 
 def test_changed_weights_are_measured_anew(photos: Path, tmp_path: Path) -> None:
     model = Trained().eval()
-    evaluator = vtbench.Evaluator("reconstruction-256", data=str(photos), out=str(tmp_path), device="cpu", resolution=(32,), baselines=False)
+    evaluator = vtbench.Evaluator(
+        "reconstruction-256", data=str(photos), out=str(tmp_path), device="cpu", resolution=(32,), baselines=False
+    )
 
     def measured() -> float:
         tokenizer = vtbench.tokenizer(encode=model.ids, decode=model.pixels, codebook_size=16, name="mine")
@@ -121,7 +125,7 @@ def test_meter_refuses_what_would_be_a_silent_error() -> None:
 def test_meter_counts_tokens() -> None:
     truth = torch.rand(4, 3, 16, 16)
     ids = torch.tensor([[0, 1], [2, 3], [0, 1], [2, 3]])
-    meter = vtbench.Meter(["psnr", "codebook_usage@vtbench-tokens"])
+    meter = vtbench.Meter(["psnr", "codebook_usage@tokens"])
     meter.update(truth, truth, tokens=ids, codebook_size=8)
     assert meter.compute()["codebook_usage"].value == pytest.approx(50.0)
 

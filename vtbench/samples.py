@@ -53,7 +53,7 @@ def write(out: Path, run_id: str, blocks: Iterable[Mapping[str, Any]]) -> Path:
                 values = np.asarray(block["value"], dtype=np.float64)
                 count = len(values)
                 columns: dict[str, Any] = {
-                    "id": np.asarray(block["id"], dtype=object),
+                    "id": [str(i) for i in block["id"]],  # an object array would bring pandas along
                     "instance": np.asarray(block.get("instance", np.zeros(count)), dtype=np.int32),
                     "value": values,
                 }
