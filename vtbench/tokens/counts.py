@@ -78,7 +78,7 @@ def count(blocks: Iterable[tuple[np.ndarray, np.ndarray]], size: int, groups: np
     images = np.zeros(number * size, np.int32)
     sizes = np.zeros(number, np.int64)
     for image, ids in rebatched(blocks):
-        group = groups[image]
+        group = groups[image].astype(np.int64)
         sizes += np.bincount(group, minlength=number)
         # Sorting a row puts equal ids side by side: the first of each run is the image's only vote.
         ordered = np.sort(ids, axis=1)
