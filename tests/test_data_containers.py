@@ -461,7 +461,7 @@ def test_a_dataset_in_the_hubs_cache(tmp_path: Path, files: Files, monkeypatch: 
     dataset = open_dataset("hf:owner/pictures@v1.0?split=validation&image=image")
     assert identity(dataset) == identity(open_dataset(as_folder(tmp_path / "folder", files)))
     assert dataset.name == "hf:owner--pictures"
-    with pytest.raises(UsageError, match="owner/pictures has several splits"):
+    with pytest.raises(UsageError, match="owner--pictures has several splits"):
         open_dataset("hf:owner/pictures@v1.0")
     with pytest.raises(BadData, match="only 1 of 2 shards"):
         open_dataset("hf:owner/pictures@v1.0?split=train")
@@ -488,6 +488,28 @@ def test_layouts_of_parquet_on_the_hub(tmp_path: Path, files: Files) -> None:
     assert len(open_dataset(f"hf:{root}?config=fancy&split=test")) == 12
     with pytest.raises(UsageError, match="has several configs"):
         open_dataset(f"hf:{root}")
+
+
+def test_what_a_folder_is(tmp_path: Path, files: Files) -> None:
+    """Nothing that is an image is passed over because a tar or a table lies beside it."""
+    mixed = as_folder(tmp_path / "mixed", files)
+    as_tar(tmp_path / "mixed" / "old.tar", {"x.png": encoded(9, "PNG")})
+    as_parquet(tmp_path / "mixed" / "old.parquet", {"y.png": encoded(9, "PNG")})
+    dataset = open_dataset(mixed)
+    assert len(dataset) == len(files)
+    assert dataset.notes == {"files that are not images": 2}
+    for i in range(2):
+        as_parquet(tmp_path / "numbered" / f"000{i}.parquet", {f"{i}-{k}": v for k, v in files.items()})
+        as_parquet(
+            tmp_path / "named" / "data" / f"val-0000{i}-of-00002.parquet", {f"{i}-{k}": v for k, v in files.items()}
+        )
+        as_parquet(tmp_path / "splits" / f"{'ab'[i]}.parquet", files)
+    assert open_dataset(str(tmp_path / "numbered")).revision == open_dataset(str(tmp_path / "named")).revision
+    assert len(open_dataset(str(tmp_path / "numbered"))) == 12
+    assert open_dataset(str(tmp_path / "named")).name == "parquet:named"
+    with pytest.raises(UsageError, match="has several splits"):
+        open_dataset(str(tmp_path / "splits"))
+    assert len(open_dataset(f"{tmp_path}/splits?split=a")) == 6
 
 
 def test_saved_datasets_that_are_incomplete(tmp_path: Path, files: Files) -> None:

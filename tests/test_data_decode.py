@@ -184,3 +184,22 @@ def test_the_pixel_limit_is_checked_before_decoding() -> None:
 def test_the_limit_holds_where_a_script_lifted_pillows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     test_the_pixel_limit_is_checked_before_decoding()
+
+
+def test_damage_of_any_kind_is_a_bad_sample() -> None:
+    """Random bytes changed, removed and added: a picture comes out or `BadSample`, and never anything else."""
+    random = np.random.default_rng(5)
+    outcomes = set()
+    for format_ in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "PPM", "JPEG2000"):
+        whole = stored(Image.fromarray(noise()), format_)
+        for _ in range(60):
+            content = bytearray(whole)
+            for at in random.integers(0, len(content), 4):
+                content[at % len(content)] = random.integers(256)
+                if random.random() < 0.3:
+                    del content[at % len(content) : at % len(content) + 3]
+            try:
+                outcomes.add(decode(bytes(content), "x").mode)
+            except BadSample:
+                outcomes.add("bad")
+    assert outcomes == {"RGB", "bad"}

@@ -39,13 +39,14 @@ FORMATS = {
 EXTENSIONS = {extension: format_ for format_, extensions in FORMATS.items() for extension in extensions}
 """Extension (lower case) -> the format's name; also Pillow's name of it, in lower case."""
 
-_BROKEN = (
+BROKEN = (
     OSError,
     SyntaxError,
     ValueError,
     EOFError,
     IndexError,
     KeyError,
+    RuntimeError,
     TypeError,
     AttributeError,
     OverflowError,
@@ -101,7 +102,7 @@ def open_header(content: bytes | BinaryIO, name: str) -> Image.Image:
         image = Image.open(file, formats=[format_])
     except Image.DecompressionBombError as error:
         raise BadSample(f"{name} is larger than the limit of {MAX_PIXELS:,} pixels", "Make it smaller") from error
-    except _BROKEN as error:
+    except BROKEN as error:
         raise BadSample(f"{name} is damaged: {_plain(error)}", "Fetch it again or remove it") from error
     width, height = image.size
     if width * height > MAX_PIXELS:
@@ -126,7 +127,7 @@ def decode(content: bytes, name: str, exif: str = "apply") -> Image.Image:
     try:
         _load(image)
         turned = ImageOps.exif_transpose(image) if exif == "apply" else image
-    except _BROKEN as error:
+    except BROKEN as error:
         raise BadSample(f"{name} is damaged: {_plain(error)}", "Fetch it again or remove it") from error
     return _to_rgb(turned, name, image.format or "")
 
@@ -171,7 +172,7 @@ def _to_rgb(image: Image.Image, name: str, format_: str) -> Image.Image:
     image.info.pop("transparency", None)  # dropped by convert in any case, with a warning
     try:
         return image.convert("RGB")
-    except _BROKEN as error:
+    except BROKEN as error:
         raise BadSample(f"{name}: mode {image.mode} cannot be made RGB: {_plain(error)}") from error
 
 

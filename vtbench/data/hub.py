@@ -31,9 +31,9 @@ def read_hub(where: str, options: Mapping[str, Any]) -> Listing:
         saved = folder / "dataset_dict.json"
         if saved.is_file() or (folder / "state.json").is_file():
             return _saved(folder, merged)
-        return _parquet(folder.name, folder, merged)
+        return _parquet("parquet", folder.resolve().name, folder, merged)
     name, _, revision = place.partition("@")
-    return _parquet(name, _snapshot(name, revision or "main", merged), merged)
+    return _parquet("hf", name.replace("/", "--"), _snapshot(name, revision or "main", merged), merged)
 
 
 def _saved(folder: Path, options: Mapping[str, Any]) -> Listing:
@@ -96,7 +96,7 @@ def _line(error: BaseException) -> str:
     return text[0] if text else type(error).__name__
 
 
-def _parquet(name: str, folder: Path, options: Mapping[str, Any]) -> Listing:
+def _parquet(kind: str, name: str, folder: Path, options: Mapping[str, Any]) -> Listing:
     """Parquet files in the hub's layouts: ``[config/]SPLIT-00000-of-00004.parquet`` and ``[config/]SPLIT/0000.parquet``."""
     paths = sorted(
         p for p in folder.rglob("*.parquet") if not any(part.startswith(".") for part in p.relative_to(folder).parts)
@@ -111,7 +111,7 @@ def _parquet(name: str, folder: Path, options: Mapping[str, Any]) -> Listing:
     split = _choose("split", [split for _, split, _ in placed], options.get("split"), name)
     chosen = [path for _, of, path in placed if of == split]
     _refuse_gaps(name, chosen)
-    return list_tables("hf", name.replace("/", "--"), [str(path) for path in chosen], "parquet", options)
+    return list_tables(kind, name, [str(path) for path in chosen], "parquet", options)
 
 
 def _place(path: Path) -> tuple[str, str]:
@@ -119,8 +119,8 @@ def _place(path: Path) -> tuple[str, str]:
     folders = [part for part in path.parts[:-1] if part != "data"]
     match = re.fullmatch(r"(.+?)(?:[-_.]\d+)?(?:-of-\d+)?(?:-[0-9a-f]{16})?", path.stem)
     split = match[1] if match else path.stem
-    if path.stem.isdigit() and folders:
-        split = folders.pop()
+    if path.stem.isdigit():
+        split = folders.pop() if folders else ""
     return "/".join(folders), split
 
 

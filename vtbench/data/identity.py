@@ -22,7 +22,7 @@ from typing import IO
 
 import numpy as np
 
-from vtbench.data.decode import open_header, sniff
+from vtbench.data.decode import BROKEN, open_header, sniff
 from vtbench.data.sample import Face, Word
 from vtbench.data.sources import Source, Stamp
 from vtbench.errors import BadSample, VtbenchError
@@ -77,7 +77,7 @@ def _plain_pixels(content: bytes, stored_as: str, name: str) -> np.ndarray | Non
         if "transparency" in image.info or image.getexif().get(0x0112, 1) != 1:
             return None
         return np.asarray(image.convert("RGB"))
-    except (BadSample, OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError):
+    except (BadSample, *BROKEN):
         return None  # identified by its bytes; decoding it later says what is wrong
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from vtbench.data.canonical import canonical_ids
 from vtbench.data.identity import DigestCache, Progress, digest_all, revision, with_annotations
+from vtbench.data.images import image_stem
 from vtbench.data.metadata import with_metadata
 from vtbench.data.sample import NOTHING, Dataset, Entry, Listing, Reader, Sample
 from vtbench.errors import BadData, UnknownName
@@ -95,14 +96,10 @@ def container(where: str) -> str:
     if where.startswith("hf:"):
         return "hf"
     path = os.path.expanduser(where)
+    if not os.path.exists(path):
+        path = path.partition("?")[0]
     if os.path.isdir(path):
-        names = [name for name in os.listdir(path) if not name.startswith(".")]
-        if any(name in ("state.json", "dataset_dict.json") for name in names):
-            return "hf"
-        for ending, reader in ((".tar", "webdataset"), (".parquet", "parquet")):
-            if any(name.endswith(ending) for name in names):
-                return reader
-        return "folder"
+        return _inside(path)
     endings = {".tar": "tar", ".tar.gz": "tar", ".tgz": "tar", ".parquet": "parquet", ".npz": "npz"}
     for ending, reader in endings.items():
         if where.lower().split("?")[0].endswith(ending):
@@ -113,6 +110,22 @@ def container(where: str) -> str:
             "Give a folder, .tar, .parquet, .npz or hf:NAME; for a single image, its folder",
         )
     raise BadData(f"there is nothing at {where}", "Check --data")
+
+
+def _inside(folder: str) -> str:
+    """The reader of a folder: shards or tables only where there are no images or folders of images beside them."""
+    with os.scandir(folder) as found:
+        entries = [entry for entry in found if not entry.name.startswith(".")]
+    names = {entry.name for entry in entries}
+    folders = {entry.name for entry in entries if entry.is_dir()}
+    if names & {"state.json", "dataset_dict.json"}:
+        return "hf"
+    if not any(image_stem(name) for name in names):
+        if not folders and any(name.endswith(".tar") for name in names):
+            return "webdataset"
+        if (folders <= {"data"} and any(Path(folder).glob("*.parquet"))) or any(Path(folder, "data").glob("*.parquet")):
+            return "hf"
+    return "folder"
 
 
 def _reader(name: str) -> Reader:
