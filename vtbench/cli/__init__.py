@@ -26,10 +26,11 @@ COMMANDS = {
     "reconstruct": "vtbench.cli.reconstruct:reconstruct",
     "suites": "vtbench.cli.suites:app",
     "metrics": "vtbench.cli.metrics:app",
+    "results": "vtbench.cli.results:app",
+    "compare": "vtbench.cli.compare:compare",
     "check": "vtbench.cli.check:check",
     "reproduce": "vtbench.cli.reproduce:reproduce",
-    "compare": "vtbench.cli.compare:compare",
-    "results": "vtbench.cli.results:app",
+    "leaderboard": "vtbench.cli.leaderboard:leaderboard",
 }
 
 
