@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from vtbench.api import Fields, Measurements, Need, Value, View, metric
+from vtbench.api import Fields, Measurements, Need, Value, metric
+
+from ._pixels import view_of
 
 
 def needs(p: Fields) -> Mapping[str, Need]:
     """The distance under the protocol's network, input range and quantisers (`lpips_quantise` where they differ from PSNR's)."""
-    quantise = p.get("lpips_quantise") or p["quantise"]
-    reference = quantise if p.get("lpips_quantise") else p.get("reference", "")
     args = (("net", p["lpips_net"]), ("range", p["lpips_range"]))
-    return {"distance": Need("lpips", "distance", view=View(quantise=quantise, reference=reference), args=args)}
+    return {"distance": Need("lpips", "distance", view=view_of(p, "lpips"), args=args)}
 
 
 @metric(

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from vtbench.api import Fields, Measurements, Need, Value, View, metric
+from vtbench.api import Fields, Measurements, Need, Value, metric
+
+from ._pixels import view_of
 
 
 def needs(head: str) -> Callable[[Fields], Mapping[str, Need]]:
     """One head of the pixel extractor, under the protocol's quantisers."""
 
     def build(p: Fields) -> Mapping[str, Need]:
-        return {"error": Need("pixels", head, view=View(quantise=p["quantise"], reference=p.get("reference", "")))}
+        return {"error": Need("pixels", head, view=view_of(p))}
 
     return build
 

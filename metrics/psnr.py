@@ -6,13 +6,15 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from vtbench.api import Fields, Measurements, Need, Value, View, metric
+from vtbench.api import Fields, Measurements, Need, Value, metric
 from vtbench.errors import UsageError
+
+from ._pixels import view_of
 
 
 def needs(p: Fields) -> Mapping[str, Need]:
     """The squared error; the ground truth's own range where the protocol divides by that."""
-    view = View(quantise=p["quantise"], reference=p.get("reference", ""))
+    view = view_of(p, "psnr")
     out = {"mse": Need("pixels", "mse", view=view)}
     if p.get("psnr_range", 1.0) == "observed":
         out["span"] = Need("pixels", "span", view=view)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from vtbench.api import Fields, Measurements, Need, Value, View, metric
+from vtbench.api import Fields, Measurements, Need, Value, metric
+
+from ._pixels import view_of
 
 
 def needs(head: str) -> Callable[[Fields], Mapping[str, Need]]:
@@ -17,8 +19,7 @@ def needs(head: str) -> Callable[[Fields], Mapping[str, Need]]:
             ("range", p["ssim_range"]),
             ("window", p["ssim_window"]),
         )
-        view = View(quantise=p["quantise"], reference=p.get("reference", ""))
-        return {"value": Need("pixels", head, view=view, args=args)}
+        return {"value": Need("pixels", head, view=view_of(p, "ssim"), args=args)}
 
     return build
 
