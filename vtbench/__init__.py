@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from vtbench._version import __version__
 
 if TYPE_CHECKING:
+    from vtbench.comparison import compare
     from vtbench.evaluation import Evaluator, evaluate
     from vtbench.meter import Meter
     from vtbench.result import Result
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from vtbench.zoo.wrapped import tokenizer
 
 _EXPORTS = {
+    "compare": "vtbench.comparison",
     "Evaluator": "vtbench.evaluation",
     "Meter": "vtbench.meter",
     "Result": "vtbench.result",
@@ -28,7 +30,7 @@ _EXPORTS = {
     "tokenizer": "vtbench.zoo.wrapped",
 }
 
-__all__ = ["Evaluator", "Meter", "Result", "__version__", "evaluate", "score", "tokenizer"]
+__all__ = ["Evaluator", "Meter", "Result", "__version__", "compare", "evaluate", "score", "tokenizer"]
 
 
 def __getattr__(name: str) -> Any:
