@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vtbench.record import Record, Row, label, params_text
+from vtbench.report.numbers import number
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,12 @@ class Entry:
     def suite(self) -> str:
         """The suite's name."""
         return self.record.suite.name if self.record else str((self.line or {})["suite"])
+
+    def text(self) -> str:
+        """The value as printed: a published one with the digits that it was published with, ours cut at its interval."""
+        if self.record is None and self.row.value is not None:
+            return f"{self.row.value:.10g}"
+        return number(self.row.value, self.row.ci_low, self.row.ci_high)
 
     @property
     def params(self) -> str:

@@ -31,6 +31,7 @@ COMMANDS = {
     "check": "vtbench.cli.check:check",
     "reproduce": "vtbench.cli.reproduce:reproduce",
     "leaderboard": "vtbench.cli.leaderboard:leaderboard",
+    "table": "vtbench.cli.table:table",
 }
 
 
