@@ -62,12 +62,21 @@ def open_suite(name: str, options: Options, talk: Silent | None = None) -> Opene
         )
     reader_options = {"metadata": options.metadata} if options.metadata else {}
     known = {revision: key for key, revision in suite.data.get("datasets", {}).items()}
+    shown = 0
+
+    def hashed(done: int, total: int) -> None:
+        nonlocal shown
+        if done - shown >= 10_000:
+            shown = done
+            talk.say(f"{where}: {done} of {total} files hashed")
+
     dataset = open_dataset(
         where,
         reader=suite.data.get("reader", "images"),
         options=reader_options,
         known=known,
         cache=options.store(),
+        progress=hashed,
     )
     if options.subset or options.limit:
         dataset = choose(dataset, subset=options.subset, limit=options.limit)
@@ -171,7 +180,7 @@ class Evaluator:
         )
         bench._open = self._opened_networks
         store = Store(o.store(), self.talk.warn)
-        chunks = cut(dataset.samples, suite.chunk)
+        chunks = cut(dataset.samples, suite.chunk, conditions=model.capabilities.needs_caption)
         title = f"{model.name} · {suite.name}"
         with self.talk.task(title, len(dataset.samples)) as task:
             worked = fill(plan, chunks, store, bench, fresh=o.fresh, advance=lambda n, _: task.advance(n))

@@ -179,7 +179,10 @@ class Bench:
             for item, _, problem in self._load(chunk, {station.prepared: [station]}):
                 if problem:
                     continue
-                ready = self._prepare(item, station.prepared, [station], None, force=True)
+                try:
+                    ready = self._prepare(item, station.prepared, [station], None, force=True)
+                except BadSample:
+                    continue  # counted where the sample itself is measured
                 if ready.pixels is not None and (not batch or ready.pixels.shape == batch[0].pixels.shape):  # type: ignore[union-attr]
                     batch.append(ready)
                 if len(batch) == self.batch_size:
@@ -311,7 +314,7 @@ class Bench:
                 batch = Batch(samples)
                 if extractor.takes == "tokens":
                     batch.tokens = forward.tokens(at, budget, sample)
-                    batch.pixels = int(images.shape[2] * images.shape[3]) if images is not None else 0
+                    batch.pixels = self._input_pixels(images) if images is not None else 0
                 else:
                     pixels = forward.pixels(at, budget, sample) if at.op != "load" or images is not None else None
                     batch.images = self._seen(pixels, items, station.view, truth=not at.model())
@@ -366,6 +369,12 @@ class Bench:
                 extractor.open(self.device)
             self._open.add(id(extractor))
         return extractor
+
+    def _input_pixels(self, images: torch.Tensor) -> int:
+        """Pixels of one image as the model sees it, padding included."""
+        multiple = self.model.capabilities.multiple
+        height, width = (int(n) + -int(n) % multiple for n in images.shape[2:])
+        return height * width
 
     def _seeds(self, items: Sequence[Item], at: Pass, half: str) -> list[int]:
         return [seed_of(self.seed, i.sample.id, f"{at.spelled()}/{half}") for i in items]

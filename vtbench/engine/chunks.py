@@ -18,12 +18,14 @@ class Chunk:
     key: str
 
 
-def cut(samples: Sequence[Any], size: int) -> list[Chunk]:
-    """Cut samples into chunks of `size`; the last one may be shorter, and nothing is padded or dropped."""
+def cut(samples: Sequence[Any], size: int, *, conditions: bool = False) -> list[Chunk]:
+    """Cut samples into chunks of `size`; the last one may be shorter, and nothing is padded or dropped.
+
+    conditions: the model sees labels and captions, which a sample's digest leaves out: they join the key."""
     chunks = []
     for index, start in enumerate(range(0, len(samples), size)):
         part = tuple(samples[start : start + size])
-        text = "\n".join(f"{s.id}\t{s.digest}" for s in part)
+        text = "\n".join(f"{s.id}\t{s.digest}" + (f"\t{s.label}\t{s.caption}" if conditions else "") for s in part)
         chunks.append(Chunk(index, start, part, hashlib.sha256(text.encode()).hexdigest()[:16]))
     return chunks
 
