@@ -31,7 +31,7 @@ from vtbench.suite import Suite, load_suite
 from vtbench.table import write_table
 
 if TYPE_CHECKING:
-    from vtbench.passes import Keep
+    from vtbench.keep import Keep
 
 KEPT = 16  # images that `--keep-images sample` keeps
 
@@ -228,7 +228,7 @@ class Evaluator:
         return record
 
     def _keep(self, plan: Plan, dataset: Dataset, identity: str) -> Keep | None:
-        from vtbench.passes import Keep
+        from vtbench.keep import Keep
 
         o = self.options
         how = "sample" if o.keep_images == "none" and o.grid else o.keep_images

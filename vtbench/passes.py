@@ -8,40 +8,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from vtbench.api import Batch, Condition, Pass, Rows, Tokenizer, Tokens, View
-from vtbench.data import prepare, restore
+from vtbench.api import OUTPUT, Batch, Condition, Pass, Rows, Tokenizer, Tokens, View
+from vtbench.data import prepare
 from vtbench.engine.chunks import Chunk, seed_of
 from vtbench.engine.rows import stack
 from vtbench.engine.store import Measured
 from vtbench.errors import BadSample, VtbenchError
+from vtbench.keep import Keep
 from vtbench.plan import Plan, Prepared, Station
-from vtbench.view import Item, pad, see, to_bytes
-
-
-@dataclass
-class Keep:
-    """Which reconstructions are written as PNG, and where: `folder`/POINT/{original,reconstruction}/ID.png."""
-
-    folder: Path
-    points: Mapping[tuple[Prepared, int | None], str]
-    ids: frozenset[str] | None = None
-
-    def paths(self, sample_id: str, point: str) -> tuple[Path, Path]:
-        """The original's and the reconstruction's file."""
-        name = sample_id.replace("/", "__") + ".png"
-        return self.folder / point / "original" / name, self.folder / point / "reconstruction" / name
-
-    def lacks(self, sample: Any) -> bool:
-        """Whether a sample is wanted and not there yet."""
-        if self.ids is not None and sample.id not in self.ids:
-            return False
-        return any(not p.is_file() for point in self.points.values() for p in self.paths(sample.id, point))
+from vtbench.view import Item, pad, see
 
 
 class _Forward:
@@ -324,41 +304,20 @@ class Bench:
                 with self.stage(station.extractor):
                     found[station] = extractor(batch, sorted(wanted[station]))
                 self.forwards[station.extractor] += len(items)
-            if keeping and at.op == "run":
-                self._write(keeping, prepared, budget, items, forward.pixels(at, budget, sample))
+            if keeping and at == OUTPUT and keeping.wants((prepared, budget), items):
+                with self.stage("keep images"):
+                    keeping.write((prepared, budget), items, forward.pixels(at, budget, sample))
             forward.forget(at, budget, sample)
-        if keeping:
-            for wanted_prepared, budget in keeping.points:
-                if wanted_prepared == prepared and any(keeping.lacks(i.sample) for i in items):
-                    from vtbench.api import OUTPUT
-
-                    self._write(keeping, prepared, budget, items, forward.pixels(OUTPUT, budget, False))
+        for point in keeping.points if keeping else ():
+            if keeping and point[0] == prepared and keeping.wants(point, items):
+                pixels = forward.pixels(OUTPUT, point[1], False)
+                with self.stage("keep images"):
+                    keeping.write(point, items, pixels)
         return found
 
     def _seen(self, pixels: torch.Tensor | None, items: Sequence[Item], view: View, *, truth: bool) -> Any:
         with self.stage("view"):
             return see(pixels, items, view, truth=truth)
-
-    def _write(
-        self, keeping: Keep, prepared: Prepared, budget: int | None, items: Sequence[Item], pixels: torch.Tensor
-    ) -> None:
-        from PIL import Image
-
-        point = keeping.points.get((prepared, budget))
-        if point is None:
-            return
-        with self.stage("keep images"):
-            for array, item in zip(to_bytes(pixels, "round"), items):
-                if not keeping.lacks(item.sample) or item.pixels is None or item.placement is None:
-                    continue
-                truth = (item.pixels * 255).round().astype(np.uint8).transpose(1, 2, 0)
-                if item.placement.restorable:
-                    truth, array = item.source, restore(array, item.placement)
-                for path, picture in zip(keeping.paths(item.sample.id, point), (truth, array)):
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    partial = path.with_suffix(".part")
-                    Image.fromarray(picture).save(partial, format="PNG")
-                    partial.replace(path)
 
     # -------------------------------------------------------------------------------- the model and the extractors
 

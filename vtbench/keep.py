@@ -1,0 +1,61 @@
+"""Reconstructions kept as PNG beside their originals, for figures and reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vtbench.data import restore
+from vtbench.plan import Prepared
+from vtbench.view import Item, to_bytes
+
+if TYPE_CHECKING:
+    import torch
+
+Point = tuple[Prepared, "int | None"]
+"""An operating point: how inputs are prepared, and the budget."""
+
+
+@dataclass
+class Keep:
+    """What is kept, and where: ``folder/POINT/{original,reconstruction}/ID.png``. ids: only these samples (None: all)."""
+
+    folder: Path
+    points: Mapping[Point, str]
+    ids: frozenset[str] | None = None
+
+    def paths(self, sample_id: str, point: str) -> tuple[Path, Path]:
+        """The original's and the reconstruction's file."""
+        name = sample_id.replace("/", "__") + ".png"
+        return self.folder / point / "original" / name, self.folder / point / "reconstruction" / name
+
+    def lacks(self, sample: Any, points: Sequence[Point] | None = None) -> bool:
+        """Whether a sample is wanted and not there yet, at any of the points."""
+        if self.ids is not None and sample.id not in self.ids:
+            return False
+        names = [self.points[p] for p in (points if points is not None else self.points)]
+        return any(not p.is_file() for name in names for p in self.paths(sample.id, name))
+
+    def wants(self, point: Point, items: Sequence[Item]) -> bool:
+        """Whether any of these samples is still to be written at a point."""
+        return point in self.points and any(self.lacks(item.sample, [point]) for item in items)
+
+    def write(self, point: Point, items: Sequence[Item], pixels: torch.Tensor) -> None:
+        """Write what is lacking; restored to the source image where the preparation allows it, else on the model's canvas."""
+        from PIL import Image
+
+        for array, item in zip(to_bytes(pixels, "round"), items):
+            if item.pixels is None or item.placement is None or not self.lacks(item.sample, [point]):
+                continue
+            truth, back = (item.pixels * 255).round().astype(np.uint8).transpose(1, 2, 0), array
+            if item.placement.restorable:
+                truth, back = item.source, restore(array, item.placement)
+            for path, picture in zip(self.paths(item.sample.id, self.points[point]), (truth, back)):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                partial = path.with_suffix(".part")
+                Image.fromarray(picture).save(partial, format="PNG")
+                partial.replace(path)
