@@ -43,7 +43,7 @@ def now() -> str:
 
 @dataclass
 class Opened:
-    """A suite with its data, opened once."""
+    """A suite with its data, opened once; where: as given, or `bundled:NAME`."""
 
     suite: Suite
     dataset: Dataset
@@ -82,7 +82,7 @@ def open_suite(name: str, options: Options, talk: Silent | None = None) -> Opene
         dataset = choose(dataset, subset=options.subset, limit=options.limit)
     for what, count in dataset.notes.items():
         talk.say(f"{where}: {count} {what}")
-    return Opened(suite, dataset, where)
+    return Opened(suite, dataset, options.data or f"bundled:{bundled}")
 
 
 class Evaluator:

@@ -30,6 +30,7 @@ COMMANDS = {
     "compare": "vtbench.cli.compare:compare",
     "check": "vtbench.cli.check:check",
     "reproduce": "vtbench.cli.reproduce:reproduce",
+    "table": "vtbench.cli.table:table",
     "leaderboard": "vtbench.cli.leaderboard:leaderboard",
     "table": "vtbench.cli.table:table",
 }
