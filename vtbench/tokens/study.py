@@ -17,6 +17,7 @@ from vtbench.api import Column, Fields, Measurements, Need, Value
 from vtbench.errors import BadData
 from vtbench.tokens import counts as counting
 from vtbench.tokens.counts import Counts, Grams
+from vtbench.tokens.kneser_ney import HeldOut, held_out
 from vtbench.tokens.laws import GramLaw, law, uniform_law
 from vtbench.tokens.scans import scan_order, scans_of
 from vtbench.tokens.spelled import read
@@ -36,6 +37,7 @@ class Study:
         self.unit, self.groups = unit, groups
         self.sample_tokens, self.seed = sample_tokens, seed
         self._laws: dict[tuple[str, int, str], GramLaw] = {}
+        self._models: dict[tuple[str, int, str, int], HeldOut] = {}
 
     def slice(self, *parts: str) -> str:
         """A slice's name within this unit."""
@@ -162,6 +164,13 @@ class Study:
     def _windows(self, order: int) -> int:
         lengths = (self.sample >= 0).sum(axis=1)
         return int(np.maximum(lengths - order + 1, 0).sum())
+
+    def held_out(self, scan: str, order: int, tokens: int, null: str = "") -> HeldOut:
+        """Bits of held-out images under a modified Kneser-Ney model of the others (four of five), over at most `tokens` tokens."""
+        key = (scan, order, null, tokens)
+        if key not in self._models:
+            self._models[key] = held_out(self.scanned(scan, null), self.size, order, tokens)
+        return self._models[key]
 
     @property
     def sample_note(self) -> dict[str, Any]:

@@ -1,0 +1,55 @@
+"""What the tokens of an image cost per pixel: as the codebook says, and as their entropy says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from vtbench.api import Fields, Measurements, Need, Value, metric
+from vtbench.tokens import entropy
+from vtbench.tokens.study import needs, studies, why_not
+
+from .entropy import pooled
+
+
+def needs_pixels(p: Fields) -> Mapping[str, Need]:
+    """Token ids and the pixels of the input."""
+    return {**needs(p), "pixels": Need("tokens", "pixels")}
+
+
+@metric(
+    "bits_per_pixel",
+    needs=needs_pixels,
+    unit="bits/pixel",
+    better="lower",
+    fields=("sample_tokens", "null_seed"),
+    title="Bits of the tokens per pixel of the input: nominal (log2 K) and empirical (their entropy)",
+    source="tokens of an image times log2 K, or times the jackknife entropy, over its pixels",
+    tolerance=1e-3,
+    groups=50,
+)
+def bits_per_pixel(m: Measurements, p: Fields) -> Iterator[Value]:
+    """bits=nominal is what a fixed-length code takes; bits=empirical what an ideal order-0 code would."""
+    why = why_not(m)
+    if not why and "pixels" not in m.columns:
+        why = "the size of the images is unknown: state it with --pixels"
+    if why:
+        yield Value(status="skipped", why=why)
+        return
+    pixels = np.asarray(m["pixels"].array(), np.float64)
+    for study in studies(m, p):
+        if study.unit.radix and study.unit.name.endswith("codebook=joint"):
+            continue
+        total = float(pixels[0]) * study.images if len(pixels) == 1 else float(pixels.sum())
+        per_pixel = study.counts.n / total
+        notes = study.law_note() | {"tokens_per_pixel": per_pixel}
+        full = math.log2(study.size) if study.size > 1 else 0.0
+        yield Value(value=full * per_pixel, n=study.images, slice=study.slice("bits=nominal"), notes=notes)
+        corrected, plain, left = pooled(study.counts)
+        if math.isnan(corrected):
+            corrected, left = entropy.plugin(study.counts.total), np.zeros(0)
+        groups = (left + corrected - plain) * per_pixel if left.size else None
+        name = study.slice("bits=empirical")
+        yield Value(value=corrected * per_pixel, n=study.images, groups=groups, slice=name, notes=notes)
