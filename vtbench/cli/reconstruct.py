@@ -171,7 +171,10 @@ def _print(results: list[Result]) -> None:
 
     from vtbench.report.terminal import show
 
-    show(_records(results), Console())
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)  # a file or a pipe has no width of its own
+    show(_records(results), console)
 
 
 def _last_line(results: list[Result], talk: Any, out: str) -> None:
