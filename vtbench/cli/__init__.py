@@ -24,8 +24,10 @@ app = typer.Typer(
 # module -> (attribute, how it is mounted). A `Typer` becomes a group, a function a command.
 COMMANDS = {
     "reconstruct": "vtbench.cli.reconstruct:reconstruct",
+    "models": "vtbench.cli.models:app",
     "suites": "vtbench.cli.suites:app",
     "metrics": "vtbench.cli.metrics:app",
+    "weights": "vtbench.cli.weights:app",
     "results": "vtbench.cli.results:app",
     "compare": "vtbench.cli.compare:compare",
     "check": "vtbench.cli.check:check",
