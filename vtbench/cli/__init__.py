@@ -74,6 +74,8 @@ def main() -> None:
     """The entry point `vtbench`."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
+    if not sys.stdout.isatty():
+        os.environ.setdefault("COLUMNS", "160")  # a file or a pipe has no width of its own
     try:
         _mount()
         app()

@@ -100,9 +100,12 @@ def reconstruct(
 
     The suite's controls are measured beside the model. The same command resumes where it was stopped, and a second run over
     complete measurements runs no network."""
+    from vtbench import zoo
     from vtbench.evaluation import Evaluator
     from vtbench.progress import talker
 
+    for spec in model:
+        zoo.check(spec)
     talk = talker()
     evaluator = Evaluator(
         suite,
@@ -171,10 +174,7 @@ def _print(results: list[Result]) -> None:
 
     from vtbench.report.terminal import show
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)  # a file or a pipe has no width of its own
-    show(_records(results), console)
+    show(_records(results), Console())
 
 
 def _last_line(results: list[Result], talk: Any, out: str) -> None:
