@@ -14,11 +14,15 @@ import pickle
 import re
 import typing
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vtbench.errors import BadWeights, MissingWeights
+
+if TYPE_CHECKING:
+    import torch
 
 FLAG = "--allow-code"
 
@@ -149,3 +153,105 @@ def _refused(path: Path, message: str) -> BadWeights:
         )
     reason = " ".join(message.split("Please file")[0].split())[:200]
     return BadWeights(f"{path} is damaged or no torch checkpoint ({reason})", "Fetch it again")
+
+
+# -------------------------------------------------------------------------------------------------- state dicts
+
+EMA_KEYS = ("ema", "model_ema", "ema_model", "ema_state_dict", "params_ema", "state_dict_ema")
+PLAIN_KEYS = (
+    "model",
+    "state_dict",
+    "model_state_dict",
+    "params",
+    "module",
+    "net",
+    "weights",
+    "vqvae",
+    "vae",
+    "generator",
+)
+WRAPPERS = ("module.", "_orig_mod.", "_forward_module.", "_fsdp_wrapped_module.")
+
+
+@dataclass
+class State:
+    """A flat state dict and how it was come by. key: the entry of the file that it is ("" when the file itself is flat)."""
+
+    tensors: dict[str, torch.Tensor]
+    key: str = ""
+    notes: list[str] = field(default_factory=list)
+
+
+def _tensors(value: Any) -> dict[str, Any] | None:
+    """The tensors of a state dict (other entries such as `epoch` left out), or None when it has none."""
+    import torch
+
+    if hasattr(value, "items") and isinstance(value, Mapping):
+        found = {str(k): v for k, v in value.items() if isinstance(v, torch.Tensor)}
+        return found or None
+    return None
+
+
+def unwrap(content: Any, key: str = "auto", *, where: str = "the file") -> State:
+    """The state dict inside whatever a checkpoint file holds.
+
+    key: `auto` takes an EMA where there is one, else the first of the usual entries, else the file itself; `ema`, `model`, `state_dict` or any
+    other name (`a.b` for nested) takes that entry. Wrapper prefixes (``module.``, ``_orig_mod.``) are stripped. `State.notes` says what was chosen
+    and stripped. Raises `BadWeights` when there is no such entry or no tensor."""
+    entries = list(content) if isinstance(content, Mapping) else []
+    if not entries:
+        raise BadWeights(f"{where} holds a {type(content).__name__}, not a state dict")
+    chosen = ""
+    tensors: dict[str, Any] | None
+    if key == "auto":
+        nested = {k: t for k in (*EMA_KEYS, *PLAIN_KEYS) if k in content and (t := _inner(content[k]))}
+        flat = _tensors(content)
+        chosen = next(iter(nested), "")
+        tensors = nested[chosen] if chosen and not (flat and len(flat) > len(nested[chosen])) else flat
+        chosen = chosen if tensors is nested.get(chosen) else ""
+        others = [k for k in nested if k != chosen]
+    else:
+        value: Any = content
+        for part in key.split(".") if key not in content else [key]:
+            if not isinstance(value, Mapping) or part not in value:
+                alias = next((k for k in EMA_KEYS if k in content), None) if key == "ema" else None
+                if alias is None:
+                    raise BadWeights(f"{where} has no entry '{key}'", f"It has {_listed([str(e) for e in entries])}")
+                value = content[alias]
+                break
+            value = value[part]
+        tensors, chosen, others = _inner(value), key, []
+    if not tensors:
+        raise BadWeights(
+            f"{where} holds no state dict{f' under {key!r}' if key != 'auto' else ''}",
+            f"Its entries are {_listed([str(e) for e in entries])}; name one with --state-key",
+        )
+    state = State(dict(tensors), chosen)
+    if chosen in EMA_KEYS and others:
+        state.notes.append(f"took the EMA weights ('{chosen}'), not '{others[0]}'")
+    elif chosen and key == "auto":
+        state.notes.append(f"took the entry '{chosen}'")
+    _strip(state)
+    return state
+
+
+def _inner(value: Any) -> dict[str, Any] | None:
+    """A state dict, or the one that lies one entry deeper (`ckpt["model"]["state_dict"]`)."""
+    found = _tensors(value)
+    if found is None and isinstance(value, Mapping):
+        found = next((t for k in (*EMA_KEYS, *PLAIN_KEYS) if k in value and (t := _tensors(value[k]))), None)
+    return found
+
+
+def _strip(state: State) -> None:
+    for prefix in ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module."):
+        if any(prefix in name for name in state.tensors):
+            state.tensors = {name.replace(prefix, ""): t for name, t in state.tensors.items()}
+            state.notes.append(f"stripped '{prefix}'")
+    while prefix := next((p for p in WRAPPERS if all(n.startswith(p) for n in state.tensors)), ""):
+        state.tensors = {name[len(prefix) :]: t for name, t in state.tensors.items()}
+        state.notes.append(f"stripped '{prefix}'")
+
+
+def _listed(names: list[str], most: int = 8) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

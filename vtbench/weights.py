@@ -11,15 +11,18 @@ import hashlib
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from vtbench.checkpoint import State, read, unwrap
 from vtbench.errors import BadWeights, MissingWeights
 
 if TYPE_CHECKING:
     import torch
+
+__all__ = ["KeyReport", "State", "digest", "find", "load_state", "load_strict", "read_state", "state_digest", "unwrap"]
 
 ENVIRONMENT = "VTBENCH_WEIGHTS"
 _SETTLED = 2.0  # seconds after which a file's time stamp tells two versions apart on any file system
@@ -101,6 +104,13 @@ def find(names: str | Iterable[str], *, digest: str | None = None, what: str = "
     )
 
 
+def here(name: str) -> bool:
+    """Whether a name is on the search path, or a hub repository ``owner/name`` in the hub's cache."""
+    if any(path.exists() for path in _candidates(name)):
+        return True
+    return name.count("/") == 1 and hub_snapshot(name) is not None
+
+
 # -------------------------------------------------------------------------------------------------- digests
 
 
@@ -126,8 +136,8 @@ def _digest_of(path: Path) -> str:
     if key in _digests:
         return _digests[key]
     hashed = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
+    with path.open("rb") as content:
+        while block := content.read(1 << 22):
             hashed.update(block)
     found = f"sha256:{hashed.hexdigest()}"
     if time.time() - stat.st_mtime > _SETTLED:
@@ -158,106 +168,9 @@ def state_digest(state: Mapping[str, torch.Tensor]) -> str:
 
 # -------------------------------------------------------------------------------------------------- states
 
-EMA_KEYS = ("ema", "model_ema", "ema_model", "ema_state_dict", "params_ema", "state_dict_ema")
-PLAIN_KEYS = (
-    "model",
-    "state_dict",
-    "model_state_dict",
-    "params",
-    "module",
-    "net",
-    "weights",
-    "vqvae",
-    "vae",
-    "generator",
-)
-WRAPPERS = ("module.", "_orig_mod.", "_forward_module.", "_fsdp_wrapped_module.")
-
-
-@dataclass
-class State:
-    """A flat state dict and how it was come by. key: the entry of the file that it is ("" when the file itself is flat)."""
-
-    tensors: dict[str, torch.Tensor]
-    key: str = ""
-    notes: list[str] = field(default_factory=list)
-
-
-def _tensors(value: Any) -> dict[str, Any] | None:
-    """The tensors of a state dict (other entries such as `epoch` left out), or None when it has none."""
-    import torch
-
-    if hasattr(value, "items") and isinstance(value, Mapping):
-        found = {str(k): v for k, v in value.items() if isinstance(v, torch.Tensor)}
-        return found or None
-    return None
-
-
-def unwrap(content: Any, key: str = "auto", *, where: str = "the file") -> State:
-    """The state dict inside whatever a checkpoint file holds.
-
-    key: `auto` takes an EMA where there is one, else the first of the usual entries, else the file itself; `ema`, `model`, `state_dict` or any
-    other name (`a.b` for nested) takes that entry. Wrapper prefixes (``module.``, ``_orig_mod.``) are stripped. `State.notes` says what was chosen
-    and stripped. Raises `BadWeights` when there is no such entry or no tensor."""
-    entries = list(content) if isinstance(content, Mapping) else []
-    if not entries:
-        raise BadWeights(f"{where} holds a {type(content).__name__}, not a state dict")
-    chosen = ""
-    tensors: dict[str, Any] | None
-    if key == "auto":
-        nested = {k: t for k in (*EMA_KEYS, *PLAIN_KEYS) if k in content and (t := _inner(content[k]))}
-        flat = _tensors(content)
-        chosen = next(iter(nested), "")
-        tensors = nested[chosen] if chosen and not (flat and len(flat) > len(nested[chosen])) else flat
-        chosen = chosen if tensors is nested.get(chosen) else ""
-        others = [k for k in nested if k != chosen]
-    else:
-        value: Any = content
-        for part in key.split(".") if key not in content else [key]:
-            if not isinstance(value, Mapping) or part not in value:
-                alias = next((k for k in EMA_KEYS if k in content), None) if key == "ema" else None
-                if alias is None:
-                    raise BadWeights(f"{where} has no entry '{key}'", f"It has {_listed([str(e) for e in entries], 8)}")
-                value = content[alias]
-                break
-            value = value[part]
-        tensors, chosen, others = _inner(value), key, []
-    if not tensors:
-        raise BadWeights(
-            f"{where} holds no state dict{f' under {key!r}' if key != 'auto' else ''}",
-            f"Its entries are {_listed([str(e) for e in entries], 8)}; name one with --state-key",
-        )
-    state = State(dict(tensors), chosen)
-    if chosen in EMA_KEYS and others:
-        state.notes.append(f"took the EMA weights ('{chosen}'), not '{others[0]}'")
-    elif chosen and key == "auto":
-        state.notes.append(f"took the entry '{chosen}'")
-    _strip(state)
-    return state
-
-
-def _inner(value: Any) -> dict[str, Any] | None:
-    """A state dict, or the one that lies one entry deeper (`ckpt["model"]["state_dict"]`)."""
-    found = _tensors(value)
-    if found is None and isinstance(value, Mapping):
-        found = next((t for k in (*EMA_KEYS, *PLAIN_KEYS) if k in value and (t := _tensors(value[k]))), None)
-    return found
-
-
-def _strip(state: State) -> None:
-    for prefix in ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module."):
-        if any(prefix in name for name in state.tensors):
-            state.tensors = {name.replace(prefix, ""): t for name, t in state.tensors.items()}
-            state.notes.append(f"stripped '{prefix}'")
-    while prefix := next((p for p in WRAPPERS if all(n.startswith(p) for n in state.tensors)), ""):
-        state.tensors = {name[len(prefix) :]: t for name, t in state.tensors.items()}
-        state.notes.append(f"stripped '{prefix}'")
-
 
 def read_state(path: Path | str, *, key: str = "auto", allow_code: bool = False) -> State:
     """The state dict of a checkpoint file, with the notes on how it was come by. See `vtbench.checkpoint.read` and `unwrap`."""
-    from vtbench.checkpoint import read
-
     return unwrap(read(Path(path), allow_code=allow_code), key, where=str(path))
 
 
@@ -318,7 +231,7 @@ def load_strict(
     wanted = {k: tuple(v.shape) for k, v in module.state_dict().items()}
     problems = key_problems(wanted, {k: tuple(v.shape) for k, v in kept.items()})
     if problems:
-        from vtbench.zoo.card import recognise
+        from vtbench.zoo.recognise import recognise
 
         guess = recognise(kept)
         raise BadWeights(

@@ -11,9 +11,6 @@ are the frame's own and are passed when the signature has them:
 - ``budget``: from ``tokens=K``;
 - ``at``: the bare word after the colon (``precomputed:DIR``).
 
-A class with a ``from_state`` (`vtbench.zoo.network.NetworkTokenizer`) is a family: the frame finds the file, reads its state dict and hands it over; the parameters of its
-``infer`` are what the user may set.
-
 The adapter sets ``revision`` (a digest of its weights, or of whatever else decides its output); the frame sets ``name``, ``params`` (defaults filled in), ``budget`` and ``card``.
 """
 
@@ -29,7 +26,7 @@ if TYPE_CHECKING:
     from vtbench.api import Tokenizer
     from vtbench.zoo.card import Card
 
-__all__ = ["Spec", "load", "parse"]
+__all__ = ["Spec", "check", "load", "parse"]
 
 
 def load(
@@ -71,6 +68,15 @@ def load(
     return tokenizer.to(device, dtype)
 
 
+def check(spec: str) -> None:
+    """Raise what `load` would raise before it looks for weights: an unknown name, a system without an adapter, a missing package."""
+    from vtbench.zoo.card import card as card_of
+
+    asked = parse(spec)
+    if not asked.is_code() and "/" not in asked.name:
+        _adapter(card_of(asked.name))
+
+
 def _adapter(card: Card) -> Any:
     """The callable of a card, or the one line that says why there is none."""
     from vtbench.errors import MissingPackage
@@ -78,7 +84,7 @@ def _adapter(card: Card) -> Any:
     where = card.adapter
     why = card.why_not()
     if not where or (isinstance(where, str) and why and why == card.missing):
-        raise VtbenchError(f"{card.title or card.name} does not run here: {why}", card.get)
+        raise VtbenchError(f"{card.title or card.name} does not run here: {why}", card.get or _elsewhere(card))
     if callable(where):
         return where
     for package in card.packages:
@@ -111,37 +117,26 @@ def _make(
         "budget": asked.budget,
         "at": asked.at,
     }
-    if hasattr(make, "from_state"):
-        made = _family(make, asked, offered, card)
-    else:
-        passed, params = user_params(make, asked, offered, card.defaults if card else {})
-        made = make(**passed, **params)
+    passed, params = user_params(make, asked, offered, card.defaults if card else {})
+    made = make(**passed, **params)
     if not isinstance(made, Tokenizer):
         raise UsageError(
             f"{asked.text} gave a {type(made).__name__}, not a tokenizer",
             "Return a vtbench.api.Tokenizer, or what vtbench.tokenizer(encode=..., decode=...) makes",
         )
-    if not made.params and not hasattr(make, "from_state"):
+    if not made.params:
         made.params = {k: v for k, v in params.items() if v is not None}
     if asked.budget is not None:
         if not made.capabilities.prefix:
             raise UsageError(f"{asked.name} does not decode prefixes", "Leave tokens= away")
         made.budget = asked.budget
     made.card = card  # type: ignore[attr-defined]
+    made.label = asked.label()  # type: ignore[attr-defined]
     return made
 
 
-def _family(family: Any, asked: Spec, offered: dict[str, Any], card: Card | None) -> Any:
-    """A family's tokenizer from its checkpoint: the state dict found, read and handed over; its digest is that of the file."""
-    from vtbench import weights as files
-    from vtbench.zoo.card import Card
-
-    _, params = user_params(family.infer, asked, {"shapes": None}, card.defaults if card else {}, ignore=("shapes",))
-    card = card or Card(asked.name, route="external")
-    found = card.locate(offered["weights"])
-    (path,) = found.values()
-    state = files.read_state(path, key=offered["state_key"], allow_code=offered["allow_code"])
-    revision = files.digest(path) if offered["state_key"] == "auto" else files.state_digest(state.tensors)
-    made = family.from_state(state.tensors, name=asked.name, revision=revision, where=str(path), **params)
-    made.notes = tuple(state.notes)
-    return made
+def _elsewhere(card: Card) -> str:
+    """What a user can do with a system that has no adapter."""
+    if not card.code:
+        return ""
+    return f"Reconstruct with {card.code} and measure the images: --model precomputed:DIR"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -60,7 +60,7 @@ class Card:
     missing and `get` how to get it. form: ``1d``, ``2d``, ``multiscale``, ``codec``, ``latent2d``, ``latent1d``, ... kind: of the tokens. tokens: of one image at `resolution`
     (with `tokens_min` when it varies). codebook: sizes, one per codebook of a position. bits: nominal bits of one image at `resolution`. parameters: in millions.
     value_range: what the network itself wants; the adapter converts. in_domain: data sets that the model was trained on (or on whose distribution). packages:
-    modules that the adapter imports beyond vtbench's own. layout: a few keys with shapes that tell the checkpoint from all others. published: numbers that its
+    modules that the adapter imports beyond vtbench's own. signature: a few keys with shapes that tell the checkpoint from all others, where `vtbench.zoo.layout` has no full list. published: numbers that its
     authors claim, ``metric@dataset`` to value, as claims.
     """
 
@@ -99,7 +99,7 @@ class Card:
     params: Mapping[str, str] = field(default_factory=dict)
     packages: tuple[str, ...] = ()
     extra: str = "zoo"
-    layout: Mapping[str, Any] = field(default_factory=dict)
+    signature: Mapping[str, Any] = field(default_factory=dict)
     published: Mapping[str, Any] = field(default_factory=dict)
     measured: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -114,10 +114,9 @@ class Card:
                 raise UnknownName(f"field of the card {where}", key, known)
         if table.get("route", "catalogue") not in ROUTES:
             raise UnknownName(f"route of the card {where}", str(table["route"]), ROUTES)
-        made = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
-        made["files"] = tuple(
-            File(**{k: tuple(v) if isinstance(v, list) else v for k, v in f.items()}) for f in table.get("files", ())
-        )
+        made: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
+        listed: list[dict[str, Any]] = list(table.get("files", ()))
+        made["files"] = tuple(File(**{k: tuple(v) if isinstance(v, list) else v for k, v in f.items()}) for f in listed)
         return cls(**made)
 
     def to_dict(self) -> dict[str, Any]:
@@ -176,8 +175,9 @@ class Card:
             try:
                 self.locate()
             except MissingWeights:
-                names = ", ".join(f.path or (f.names[0] if f.names else f.role) for f in self.files)
-                return f"no weights here ({names})" if any(f.wanted() for f in self.files) else "give --weights"
+                return f"no weights here ({', '.join(f.path or f.names[0] for f in self.files)})"
+        elif self.route == "library" and self.hub and not weights.here(self.hub):
+            return f"no weights here (hub repository {self.hub})"
         return ""
 
 
@@ -227,7 +227,7 @@ def card(name: str) -> Card:
     """One card. Raises `UnknownName` with the nearest names."""
     path = FOLDER / f"{name}.toml"
     if path.parent == FOLDER and path.is_file():
-        return _read(path)
+        return read(path)
     plugins = _plugins()
     if name in plugins:
         return _from_plugin(plugins[name])
@@ -236,7 +236,7 @@ def card(name: str) -> Card:
 
 def cards() -> list[Card]:
     """All cards by name. A plug-in that cannot be loaded becomes a card that says so."""
-    made = [_read(p) for p in sorted(FOLDER.glob("*.toml"))]
+    made = [read(p) for p in sorted(FOLDER.glob("*.toml"))]
     for point in _plugins().values():
         try:
             made.append(_from_plugin(point))
@@ -246,7 +246,8 @@ def cards() -> list[Card]:
 
 
 @cache
-def _read(path: Path) -> Card:
+def read(path: Path) -> Card:
+    """The card in one TOML file."""
     try:
         table = tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -275,24 +276,3 @@ def _from_plugin(point: EntryPoint) -> Card:
     adapter = found.adapter or (thing if callable(thing) else "")
     package = point.dist.name if point.dist is not None else point.value
     return dataclasses.replace(found, name=point.name, adapter=adapter, origin=package)
-
-
-def recognise(state: Mapping[str, Any] | Iterable[str]) -> str:
-    """The model whose checkpoint a state dict looks like, by the keys and shapes that the cards' `layout` names; empty when none fits.
-
-    A layout value is a shape; 0 stands for any size. The card that matches most keys wins."""
-    shapes = (
-        {k: list(getattr(v, "shape", [])) for k, v in state.items()}
-        if isinstance(state, Mapping)
-        else {k: [] for k in state}
-    )
-    best, most = "", 0
-    for path in sorted(FOLDER.glob("*.toml")):
-        known = _read(path).layout
-        fits = all(
-            key in shapes and len(shapes[key]) == len(shape) and all(w in (0, s) for w, s in zip(shape, shapes[key]))
-            for key, shape in known.items()
-        )
-        if known and fits and len(known) > most:
-            best, most = path.stem, len(known)
-    return best

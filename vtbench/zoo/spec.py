@@ -37,6 +37,13 @@ class Spec:
             bool(self.at) and "." in self.name and "/" not in self.name and not (FOLDER / f"{self.name}.toml").is_file()
         )
 
+    def label(self) -> str:
+        """The spec without what was not asked for and without the budget: ``jpeg:quality=30``."""
+        name = self.short() if self.is_code() else self.name
+        words = [self.at] if self.at and not self.is_code() else []
+        words += [f"{key}={self.params[key]}" for key in sorted(self.params)]
+        return f"{name}:{','.join(words)}" if words else name
+
     def short(self) -> str:
         """A name for a user's own function: ``mine.py:build`` is `mine:build`."""
         return f"{Path(self.name).stem if self.name.endswith('.py') else self.name}:{self.at}"
@@ -74,15 +81,11 @@ def parse(text: str) -> Spec:
 
 
 def user_params(
-    make: Callable[..., Any],
-    asked: Spec,
-    offered: Mapping[str, Any],
-    defaults: Mapping[str, Any],
-    ignore: Sequence[str] = (),
+    make: Callable[..., Any], asked: Spec, offered: Mapping[str, Any], defaults: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What to call an adapter with: the frame's own arguments that it takes, and the user's parameters with defaults filled in.
 
-    defaults: the card's, which stand before the signature's. ignore: parameters that somebody else fills in. Raises `UnknownName` for a parameter that the adapter does not have, `UsageError` for a value of the wrong
+    defaults: the card's, which stand before the signature's. Raises `UnknownName` for a parameter that the adapter does not have, `UsageError` for a value of the wrong
     type, a missing parameter, or a bare word that it does not take."""
     signature = inspect.signature(make)
     try:
@@ -97,7 +100,7 @@ def user_params(
         raise UsageError(
             f"'{asked.text}': {asked.name} takes parameters as key=value, not '{asked.at}'", f"It has: {known}"
         )
-    settable = {n: p for n, p in own.items() if n not in (*FRAME, *ignore)}
+    settable = {n: p for n, p in own.items() if n not in FRAME}
     params: dict[str, Any] = {}
     for name, text in asked.params.items():
         if name not in settable:

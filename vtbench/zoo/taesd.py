@@ -84,12 +84,12 @@ def _shape(state: Mapping[str, Tensor], where: Path) -> tuple[int, bool]:
         return int(last.shape[0]), pool
     if first is not None and first.ndim == 4 and first.shape[0] == WIDTH:
         return int(first.shape[1]), pool
-    from vtbench.zoo.card import recognise
+    from vtbench.zoo.recognise import recognise
 
     guess = recognise(state)
     raise BadWeights(
         f"{where} is no half of a TAESD: its keys are {', '.join(list(state)[:3])}, ...",
-        f"They look like {guess}: try --model {guess}" if guess else "",
+        f"They are those of {guess}: --model {guess}" if guess else "",
     )
 
 

@@ -1,0 +1,174 @@
+"""`vtbench models`: the systems that can be measured, and what is known of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from vtbench.zoo.card import Card
+
+app = typer.Typer(
+    help="The models: list them, show one. VTBENCH_WEIGHTS names the folders with weights.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@app.command("list")
+def list_(
+    runs: bool = typer.Option(False, "--runs", help="Only those that run here."),
+    json: bool = typer.Option(False, "--json", help="Print JSON on stdout."),
+) -> None:
+    """Every system: form, tokens, codebook, licence, and whether it runs here, else why not."""
+    from vtbench.zoo.card import cards
+
+    rows = [row for row in map(_row, cards()) if row["runs"] or not runs]
+    if json:
+        import json as text
+
+        typer.echo(text.dumps(rows, indent=1))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("model", "form", "tokens", "codebook", "licence", "runs here"):
+        table.add_column(heading, no_wrap=heading == "model")
+    for row in rows:
+        runs_here = Text("yes", "green") if row["runs"] else Text(f"no: {row['why']}", "dim")
+        table.add_row(row["name"], row["form"], row["tokens"], row["codebook"], row["licence"], runs_here)
+    Console().print(table)
+
+
+def _row(card: Card) -> dict[str, Any]:
+    why = card.why_not()
+    return {
+        "name": card.name,
+        "title": card.title,
+        "family": card.family,
+        "route": card.route,
+        "form": card.form,
+        "tokens": _tokens(card),
+        "codebook": _codebook(card),
+        "bits": card.bits,
+        "licence": card.weights_licence or card.code_licence,
+        "runs": not why,
+        "why": why,
+    }
+
+
+def _tokens(card: Card) -> str:
+    if card.kind == "continuous":
+        return f"{card.tokens} continuous" if card.tokens else "continuous" if card.form != "pixels" else ""
+    if card.tokens is None:
+        return ""
+    return f"{card.tokens_min}-{card.tokens}" if card.tokens_min else str(card.tokens)
+
+
+def _codebook(card: Card) -> str:
+    sizes = list(card.codebook)
+    if not sizes:
+        return ""
+    if len(sizes) > 1 and len(set(sizes)) == 1:
+        return f"{len(sizes)} x {sizes[0]}"
+    return " + ".join(map(str, sizes))
+
+
+@app.command("show")
+def show(
+    name: str = typer.Argument(help="A model, as after --model (parameters may follow a colon)."),
+    weights: str | None = typer.Option(None, "--weights", help="A checkpoint instead of the card's."),
+    state_key: str = typer.Option("auto", "--state-key", help="Which entry of the checkpoint: auto, ema, model, ..."),
+    allow_code: bool = typer.Option(False, "--allow-code", help="Open files that may run code."),
+    json: bool = typer.Option(False, "--json", help="Print JSON on stdout."),
+) -> None:
+    """A card in full; where its weights are found, how they were taken and how many parameters each half has."""
+    from vtbench.zoo.card import ROUTES, card
+    from vtbench.zoo.spec import parse
+
+    found = card(parse(name).name)
+    facts: dict[str, Any] = {k: v for k, v in found.to_dict().items() if k != "files"}
+    facts["route"] = f"{found.route} ({ROUTES[found.route]})"
+    facts["runs here"] = "yes" if not found.why_not() else f"no: {found.why_not()}"
+    if found.get:
+        facts["get"] = found.get
+    facts["files"] = [_file(found, i) for i in range(len(found.files))]
+    if (weights or not found.why_not()) and found.adapter and "at" not in _asks(found):
+        facts |= _loaded(name, weights, state_key, allow_code)
+    if json:
+        import json as text
+
+        typer.echo(text.dumps(facts, indent=1))
+        return
+    for key, value in facts.items():
+        for line in _lines(key.replace("_", " "), value):
+            typer.echo(line)
+
+
+def _asks(card: Card) -> str:
+    """`at` for a model that is nothing without a path after the colon."""
+    return "at" if card.name in ("diffusers", "precomputed") else ""
+
+
+def _file(card: Card, index: int) -> dict[str, str]:
+    from vtbench import weights
+    from vtbench.errors import MissingWeights
+
+    file = card.files[index]
+    told = {"role": file.role, "names": " or ".join(file.wanted())}
+    if file.repository:
+        told["hub"] = f"{file.repository}: {file.path}"
+    if file.url:
+        told["from"] = file.url
+    try:
+        path = weights.find(file.wanted())
+        told |= {"found": str(path), "sha256": weights.digest(path).removeprefix("sha256:")}
+        if file.digest:
+            told["digest"] = (
+                "the published file's" if weights.digest(path) == file.digest else "not the published file's"
+            )
+    except MissingWeights:
+        told["found"] = "no"
+    return told
+
+
+def _loaded(name: str, weights: str | None, state_key: str, allow_code: bool) -> dict[str, Any]:
+    """What loading the weights says: the key report and the parameters of each half."""
+    from vtbench.errors import VtbenchError
+    from vtbench.zoo import load
+
+    try:
+        model = load(name, weights=weights, state_key=state_key, allow_code=allow_code)
+    except VtbenchError as error:
+        return {"loads": f"no: {error}"}
+    facts: dict[str, Any] = {"loads": "yes", "revision": model.revision, "resolved params": dict(model.params)}
+    loaded = getattr(model, "loaded", None)
+    notes = [*getattr(model, "notes", ()), *getattr(loaded, "notes", ())]
+    dropped = getattr(loaded, "dropped", ())
+    if notes:
+        facts["weights notes"] = notes
+    if dropped:
+        facts["keys dropped"] = f"{len(dropped)}: {', '.join(dropped[:4])}{', ...' if len(dropped) > 4 else ''}"
+    halves = {half: sum(p.numel() for p in module.parameters()) for half, module in model.modules().items()}
+    if halves:
+        facts["parameters counted"] = {half: f"{count / 1e6:.2f} M" for half, count in halves.items()}
+    return facts
+
+
+def _lines(key: str, value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return [f"{key}: {', '.join(f'{k} {v}' for k, v in value.items())}"] if value else []
+    if isinstance(value, list):
+        if not value:
+            return []
+        if all(isinstance(v, dict) for v in value):
+            return [
+                line
+                for v in value
+                for line in _lines(key.removesuffix("s"), "; ".join(f"{k} {w}" for k, w in v.items()))
+            ]
+        return [f"{key}: {', '.join(map(str, value))}"]
+    return [f"{key}: {value}"]
