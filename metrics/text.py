@@ -22,7 +22,7 @@ def needs(p: Fields) -> Mapping[str, Need]:
     edges_for(p["text_bins"], p["resolution"], "words")
     view = View(frame="source", quantise=p["quantise"], container=p["container"], filter=p["restore"])
     args = (("weights", p["recogniser_weights"]),)
-    heads = ("text", "truth", "ratio", "status", "foreign")
+    heads = ("text", "truth", "ratio", "status", "foreign", "confidence")  # confidence: for the reader of a report
     out = {head: Need(p["recogniser"], head, at=OUTPUT, view=view, args=args) for head in heads}
     if p["refine"]:
         out["original"] = Need(p["recogniser"], "text", at=INPUT, view=View(frame="source"), args=args)

@@ -123,7 +123,7 @@ def make(
         started=f"2026-01-01T00:00:{seed:02d}Z",
         finished=f"2026-01-01T00:01:{seed:02d}Z",
         command=f"vtbench reconstruct --model {name} --suite {suite}",
-        model=ModelInfo(name=name, revision=revision, params=params, title=name, card=card or {}),
+        model=ModelInfo(name=name, revision=revision, params=params, card=card or {}),
         suite=SuiteInfo(name=suite, version=1, digest=f"digest-of-{suite}"),
         dataset=DatasetInfo(name=dataset, revision=f"sha256:{dataset}", n=n),
         options=options,

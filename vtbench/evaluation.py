@@ -18,6 +18,8 @@ from vtbench.engine.chunks import cut
 from vtbench.engine.run import fill
 from vtbench.engine.store import Store
 from vtbench.errors import BadSample, UsageError, VtbenchError
+from vtbench.instances import collect
+from vtbench.instances import write as write_instances
 from vtbench.isolation import untouched
 from vtbench.options import Options
 from vtbench.plan import Plan, Prepared, make_plan
@@ -168,6 +170,7 @@ class Evaluator:
             model.name, revision, model.params, suite.digest(), dataset.revision, {**o.moving(), "budget": model.budget}
         )
         device = o.resolved_device()
+        keep = self._keep(plan, dataset, identity)
         bench = Bench(
             model.to(device, o.dtype),
             plan,
@@ -175,7 +178,7 @@ class Evaluator:
             batch_size=o.resolved_batch(device),
             device=device,
             workers=o.workers,
-            keep=self._keep(plan, dataset, identity),
+            keep=keep,
             strict=o.strict,
         )
         bench._open = self._opened_networks
@@ -185,7 +188,8 @@ class Evaluator:
         with self.talk.task(title, len(dataset.samples)) as task:
             worked = fill(plan, chunks, store, bench, fresh=o.fresh, advance=lambda n, _: task.advance(n))
         with bench.stage("metrics"):
-            reduced = Reducer(plan, store, chunks, facts=_facts(model), limited=o.limit is not None).reduce()
+            reducer = Reducer(plan, store, chunks, facts=_facts(model), limited=o.limit is not None)
+            reduced = reducer.reduce()
         failures = [Failure(id=i, stage="load", reason=r) for i, r in dataset.problems] + reduced.failures
         if dataset.problems:
             _mark_partial(reduced.rows, len(failures))
@@ -197,7 +201,13 @@ class Evaluator:
             finished=now(),
             command=command
             or shlex.join(["vtbench", *sys.argv[1:]] if sys.argv[0].endswith("vtbench") else ["python"]),
-            model=ModelInfo(name=model.name, revision=revision, params=plain(dict(model.params)), card=_card(model)),
+            model=ModelInfo(
+                name=model.name,
+                revision=revision,
+                params=plain(dict(model.params)),
+                title=getattr(model, "label", ""),
+                card=_card(model),
+            ),
             suite=SuiteInfo(name=suite.name, version=suite.version, digest=suite.digest()),
             dataset=DatasetInfo(
                 name=dataset.name, revision=dataset.revision, n=len(dataset.samples), where=opened.where
@@ -225,6 +235,7 @@ class Evaluator:
             for s in reduced.samples
         )
         write_samples(out, identity, blocks)
+        write_instances(out, identity, collect(reducer, () if keep is None else keep.ids))
         return record
 
     def _keep(self, plan: Plan, dataset: Dataset, identity: str) -> Keep | None:

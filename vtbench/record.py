@@ -295,7 +295,7 @@ def find(folder: Path, which: str) -> Record:
     if len(starts) == 1:
         return read(starts[0])
     records, _ = read_all(folder)
-    named = [r for r in records if which in (r.model.name, label(r))]
+    named = [r for r in records if which in names(r)]
     if named:
         return named[-1]
     raise UnknownName(
@@ -304,7 +304,9 @@ def find(folder: Path, which: str) -> Record:
 
 
 def label(record: Record) -> str:
-    """A model as people name it: ``jpeg:quality=30``."""
+    """A model as people name it, ``jpeg:quality=30``: as it was asked for, else with all its params."""
+    if record.model.title:
+        return record.model.title
     params = params_text(record.model.params).replace(";", ",")
     return f"{record.model.name}:{params}" if params else record.model.name
 
@@ -325,3 +327,12 @@ def delete(folder: Path, run_id: str) -> None:
     for path in (folder / "samples").glob(f"{run_id}.*"):
         path.unlink()
     shutil.rmtree(folder / "images" / run_id, ignore_errors=True)
+
+
+def names(record: Record) -> set[str]:
+    """What a user may call a record's model: its name, as it was asked for, with all its params."""
+    return {
+        record.model.name,
+        label(record),
+        f"{record.model.name}:{params_text(record.model.params).replace(';', ',')}",
+    }
