@@ -28,7 +28,11 @@ def build(entry: dict[str, Any]) -> Tokenizer:
     prefix = entry.get("seed_prefix", "")
     shapes = {name[len(prefix) :]: shape for name, shape in shapes_of(entry["keys"]).items()}
     state = {prefix + name: tensor for name, tensor in seeded_state(shapes, entry["seed"]).items()}
-    return resolve(entry["adapter"]).from_state(state, **entry["params"])
+    tokenizer = resolve(entry["adapter"]).from_state(state, **entry["params"])
+    if "text" in entry:  # features instead of a caption's: CLIP has a test of its own
+        features = seeded_state({"text": entry["text"]}, entry["seed"])["text"]
+        tokenizer.clip = lambda captions: features[: len(captions)]
+    return tokenizer
 
 
 def same(found: torch.Tensor, wanted: dict[str, Any]) -> None:
@@ -52,6 +56,8 @@ def test_encode_and_decode_as_the_authors_code_does(path: Path) -> None:
     decoded = tokenizer.decode(tokens)
     assert decoded.dtype == torch.float32 and decoded.shape == images.shape
     same(decoded, entry["image"])
+    for budget, wanted in entry.get("prefixes", {}).items():
+        same(tokenizer.decode(tokenizer.prefix(tokens, int(budget))), wanted)
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda p: p.stem.removeprefix("zoo_"))

@@ -19,11 +19,14 @@ def _normal(word: str, shape: Sequence[int]) -> np.ndarray:
 
 
 def seeded_state(shapes: Mapping[str, Sequence[int]], seed: int = 0) -> dict[str, torch.Tensor]:
-    """A float32 tensor per name: matrices and kernels of about unit gain, gains of norms about 1, biases about 0."""
+    """A float32 tensor per name: matrices and kernels of about unit gain, embeddings of about unit entries, gains of norms about 1, biases about 0."""
     state = {}
     for name, shape in shapes.items():
         value = _normal(f"{seed}/{name}", shape)
-        if len(shape) > 1:
+        table = name.endswith("embedding.weight") or not name.endswith(("weight", "bias"))
+        if len(shape) > 1 and table:
+            value = 1.0 * value
+        elif len(shape) > 1:
             value = value / math.sqrt(math.prod(shape[1:]))
         elif name.endswith("weight"):
             value = 1 + 0.1 * value
