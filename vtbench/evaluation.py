@@ -15,7 +15,7 @@ from vtbench import zoo
 from vtbench.api import Extractor, Tokenizer
 from vtbench.data import Dataset, choose, open_dataset
 from vtbench.engine.chunks import cut
-from vtbench.engine.run import fill
+from vtbench.engine.run import fill, fill_model
 from vtbench.engine.store import Store
 from vtbench.errors import BadSample, UsageError, VtbenchError
 from vtbench.instances import collect
@@ -25,6 +25,7 @@ from vtbench.options import Options
 from vtbench.plan import Plan, Prepared, make_plan
 from vtbench.progress import Silent
 from vtbench.provenance import environment
+from vtbench.ranks import ranks
 from vtbench.record import DatasetInfo, Failure, ModelInfo, Record, SuiteInfo, plain, run_id, worst, write
 from vtbench.reduce import Reducer
 from vtbench.result import Result
@@ -109,7 +110,9 @@ class Evaluator:
     def __call__(self, model: Tokenizer | str, *, step: int | None = None, command: str | None = None) -> Result:
         """Measure one model under every suite, its controls beside it.
 
-        step: the training step; it becomes part of the revision shown. Records, samples and the table are written to `out`."""
+        step: the training step; it becomes part of the revision shown. Records, samples and the table are written to `out`. In a
+        process group every rank calls, with the same model and `out` on a shared file system; rank 0 gets the result, the others
+        an empty one."""
         tokenizer = self.load(model) if isinstance(model, str) else model
         records, controls = [], []
         with untouched(tokenizer.modules().values()):
@@ -119,8 +122,10 @@ class Evaluator:
                     control = self._controls.setdefault(spec, self.load(spec))
                     if (control.name, dict(control.params)) != (tokenizer.name, dict(tokenizer.params)):
                         controls.append(self._run(control, opened, None, command))
-        write_table(Path(self.options.out))
-        return Result(records, controls, Path(self.options.out))
+        if ranks().first:
+            write_table(Path(self.options.out))
+        measured, beside = [r for r in records if r is not None], [r for r in controls if r is not None]
+        return Result(measured, beside, Path(self.options.out))
 
     def load(self, spec: str) -> Tokenizer:
         """A model of the zoo, by what stands after `--model`."""
@@ -155,7 +160,7 @@ class Evaluator:
 
     # ------------------------------------------------------------------------------------ one run
 
-    def _run(self, model: Tokenizer, opened: Opened, step: int | None, command: str | None) -> Record:
+    def _run(self, model: Tokenizer, opened: Opened, step: int | None, command: str | None) -> Record | None:
         from vtbench.passes import Bench
 
         o, suite, dataset = self.options, opened.suite, opened.dataset
@@ -185,8 +190,20 @@ class Evaluator:
         store = Store(o.store(), self.talk.warn)
         chunks = cut(dataset.samples, suite.chunk, conditions=model.capabilities.needs_caption)
         title = f"{model.name} · {suite.name}"
-        with self.talk.task(title, len(dataset.samples)) as task:
-            worked = fill(plan, chunks, store, bench, fresh=o.fresh, advance=lambda n, _: task.advance(n))
+        group = ranks()
+        worked = 0
+
+        def measure() -> None:
+            nonlocal worked
+            mine = group.share(chunks)
+            with self.talk.task(title, sum(len(c.samples) for c in mine)) as task:
+                worked = fill(plan, mine, store, bench, fresh=o.fresh, advance=lambda n, _: task.advance(n))
+            if group.first and chunks:
+                fill_model(plan, chunks[0], store, bench, fresh=o.fresh)
+
+        group.together(measure)
+        if not group.first:
+            return None
         with bench.stage("metrics"):
             reducer = Reducer(plan, store, chunks, facts=_facts(model), limited=o.limit is not None)
             reduced = reducer.reduce()

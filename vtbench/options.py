@@ -80,7 +80,7 @@ class Options:
             if kind == "cuda" and not torch.cuda.is_available():
                 raise UsageError(f"--device {self.device}: torch sees no GPU here", "Give --device cpu")
             return self.device
-        return "cuda:0" if torch.cuda.is_available() else "cpu"
+        return f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
 
     def resolved_batch(self, device: str) -> int:
         """The batch size, chosen when none was given."""

@@ -40,7 +40,7 @@ class Result:
 
     @property
     def record(self) -> Record:
-        """The first record."""
+        """The first record. `IndexError` on every rank but the first of a process group."""
         return self.records[0]
 
     def rows(self) -> Iterator[Row]:

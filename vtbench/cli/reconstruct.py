@@ -102,11 +102,13 @@ def reconstruct(
     complete measurements runs no network."""
     from vtbench import zoo
     from vtbench.evaluation import Evaluator
-    from vtbench.progress import talker
+    from vtbench.progress import Silent, talker
+    from vtbench.ranks import join
 
     for spec in model:
         zoo.check(spec)
-    talk = talker()
+    group = join()
+    talk = talker() if group.first else Silent()
     evaluator = Evaluator(
         suite,
         talk=talk,
@@ -137,6 +139,8 @@ def reconstruct(
         _dry_run(evaluator, model)
         return
     results = [evaluator(spec) for spec in model]
+    if not group.first:
+        return
     if grid:
         from vtbench.report.grid import write_grid
 

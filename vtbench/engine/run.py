@@ -66,16 +66,19 @@ def fill(
             for station, measured in executor.measure(chunk, wanted).items():
                 store.put(plan.keys[station], chunk.key, measured)
         advance(len(chunk.samples), bool(wanted))
-    if chunks:
-        wanted = (
-            {s: set(h) for s, h in plan.stations.items() if plan.extractor(s).takes == "model"}
-            if fresh
-            else missing(plan, store, MODEL_CHUNK, model=True)
-        )
-        if wanted:
-            for station, measured in executor.measure_model(wanted, chunks[0]).items():
-                store.put(plan.keys[station], MODEL_CHUNK, measured)
     return worked
+
+
+def fill_model(plan: Plan, chunk: Chunk, store: Store, executor: Executor, *, fresh: bool = False) -> None:
+    """Measure what belongs to the model itself (costs), on inputs from one chunk."""
+    wanted = (
+        {s: set(h) for s, h in plan.stations.items() if plan.extractor(s).takes == "model"}
+        if fresh
+        else missing(plan, store, MODEL_CHUNK, model=True)
+    )
+    if wanted:
+        for station, measured in executor.measure_model(wanted, chunk).items():
+            store.put(plan.keys[station], MODEL_CHUNK, measured)
 
 
 class StoredColumn:
