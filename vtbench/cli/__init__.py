@@ -6,6 +6,7 @@ import importlib
 import os
 import signal
 import sys
+from functools import cache
 from types import FrameType
 
 import typer
@@ -25,6 +26,7 @@ app = typer.Typer(
 COMMANDS = {
     "reconstruct": "vtbench.cli.reconstruct:reconstruct",
     "models": "vtbench.cli.models:app",
+    "tokens": "vtbench.cli.tokens:tokens",
     "suites": "vtbench.cli.suites:app",
     "metrics": "vtbench.cli.metrics:app",
     "weights": "vtbench.cli.weights:app",
@@ -38,6 +40,7 @@ COMMANDS = {
 }
 
 
+@cache
 def _mount() -> None:
     for name, target in COMMANDS.items():
         module, _, attribute = target.partition(":")
@@ -86,4 +89,10 @@ def main() -> None:
         sys.exit(error.code)
     except BrokenPipeError:
         sys.stderr.close()
+        sys.exit(1)
+    except OSError as error:
+        if os.environ.get("VTBENCH_DEBUG") or error.errno is None:
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"vtbench: {error.strerror}{where}. Everything measured before is kept", file=sys.stderr)
         sys.exit(1)
