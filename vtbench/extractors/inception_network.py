@@ -102,18 +102,65 @@ class FIDInception(nn.Module):
             self.splits[block] = [len(bias) for _, bias in parts]
         head = state.get("fc.weight")
         self.register_buffer("head", torch.zeros(0, 2048, dtype=torch.float64) if head is None else head.double())
+        self._packed: dict[str, tuple[torch.Tensor, torch.Tensor, list[int], list[int]]] = {}
         self.eval().requires_grad_(False)
+
+    def prepack(self, batch: int = 16) -> bool:
+        """Let oneDNN lay out the weights for this CPU and join every ReLU to its convolution, as torch's own compiler does.
+
+        About a third faster on an idle core. batch: what the layout is chosen for (a constant, so that values do not depend on the first
+        batch). Returns whether this torch offers it and agrees with the plain convolutions to 1e-5; otherwise nothing changes.
+        """
+        shapes: dict[str, list[int]] = {}
+        hooks = [
+            conv.register_forward_hook(
+                lambda _, given, __, name=name: shapes.update({name: [batch, *given[0].shape[1:]]})
+            )
+            for name, conv in self.convs.items()
+        ]
+        probe = (
+            torch.linspace(-1, 1, 3 * SIZE * SIZE).view(1, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
+        )
+        with torch.inference_mode():
+            plain = self(probe)[0]
+            for hook in hooks:
+                hook.remove()
+            try:
+                for name, conv in self.convs.items():
+                    assert isinstance(conv, nn.Conv2d) and conv.bias is not None
+                    padding, stride = list(map(int, conv.padding)), list(conv.stride)
+                    weight = conv.weight.detach().contiguous().to_mkldnn()
+                    weight = torch._C._nn.mkldnn_reorder_conv2d_weight(weight, padding, stride, [1, 1], 1, shapes[name])
+                    self._packed[name] = weight, conv.bias.detach(), padding, stride
+                agrees = torch.allclose(self(probe)[0], plain, rtol=1e-4, atol=1e-5 * float(plain.abs().max()))
+            except (AttributeError, NotImplementedError, RuntimeError, TypeError):
+                agrees = False  # a torch without oneDNN, or with other signatures: the plain convolutions serve
+        if not agrees:
+            self._packed.clear()
+        return agrees
+
+    def _conv(self, x: torch.Tensor, name: str, relu: bool) -> torch.Tensor:
+        if self._packed:
+            weight, bias, padding, stride = self._packed[name]
+            joined = "relu" if relu else "none"
+            out: torch.Tensor = torch.ops.mkldnn._convolution_pointwise(
+                x, weight, bias, padding, stride, [1, 1], 1, joined, [], ""
+            )
+            return out
+        x = self.convs[name](x)
+        return F.relu_(x) if relu else x
 
     def _run(self, x: torch.Tensor, *names: str) -> torch.Tensor:
         for name in names:
-            x = F.relu_(self.convs[name](x))
+            x = self._conv(x, name, relu=True)
         return x
 
     def _fork(self, x: torch.Tensor, block: str, pooled: bool) -> list[torch.Tensor]:
         """The 1x1 branches of a block; with `pooled` the last one is averaged after its convolution instead of before."""
-        parts = list(self.convs[f"{block}_{FUSED}"](x).split(self.splits[block], 1))
-        if pooled:
-            parts[-1] = F.avg_pool2d(parts[-1], 3, 1, 1, count_include_pad=False)
+        parts = list(self._conv(x, f"{block}_{FUSED}", relu=not pooled).split(self.splits[block], 1))
+        if not pooled:
+            return parts
+        parts[-1] = F.avg_pool2d(parts[-1], 3, 1, 1, count_include_pad=False)
         return [F.relu(p) for p in parts]
 
     def _block_a(self, x: torch.Tensor, b: str) -> torch.Tensor:
