@@ -34,13 +34,17 @@ def list_(
     from rich.table import Table
     from rich.text import Text
 
+    out = Console()
+    if not out.is_terminal:
+        out.width = 240
     table = Table(box=None, pad_edge=False)
     for heading in ("model", "form", "tokens", "codebook", "licence", "runs here"):
-        table.add_column(heading, no_wrap=heading == "model")
+        table.add_column(heading, no_wrap=True, overflow="ellipsis", min_width=len(heading))
     for row in rows:
         runs_here = Text("yes", "green") if row["runs"] else Text(f"no: {row['why']}", "dim")
         table.add_row(row["name"], row["form"], row["tokens"], row["codebook"], row["licence"], runs_here)
-    Console().print(table)
+    out.print(table)
+    typer.echo(f"{len(rows)} models, {sum(row['runs'] for row in rows)} run here", err=True)
 
 
 def _row(card: Card) -> dict[str, Any]:

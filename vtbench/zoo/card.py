@@ -114,9 +114,8 @@ class Card:
                 raise UnknownName(f"field of the card {where}", key, known)
         if table.get("route", "catalogue") not in ROUTES:
             raise UnknownName(f"route of the card {where}", str(table["route"]), ROUTES)
-        made: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
-        listed: list[dict[str, Any]] = list(table.get("files", ()))
-        made["files"] = tuple(File(**{k: tuple(v) if isinstance(v, list) else v for k, v in f.items()}) for f in listed)
+        made = _plain(table)
+        made["files"] = tuple(File(**_plain(file)) for file in table.get("files", ()))
         return cls(**made)
 
     def to_dict(self) -> dict[str, Any]:
@@ -179,6 +178,11 @@ class Card:
         elif self.route == "library" and self.hub and not weights.here(self.hub):
             return f"no weights here (hub repository {self.hub})"
         return ""
+
+
+def _plain(table: Mapping[str, Any]) -> dict[str, Any]:
+    """A TOML table with its arrays as tuples."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
 
 
 def _given(path: Path, files: tuple[File, ...], name: str) -> dict[str, Path]:
