@@ -172,7 +172,7 @@ class Bench:
                 continue
             images = self._stack(batch)
             extractor = self._extractor(station)
-            extractor.model = self.model  # type: ignore[attr-defined]
+            extractor.model, extractor.budget = self.model, station.budget  # type: ignore[attr-defined]
             with self.stage("costs"):
                 found = extractor(Batch([i.sample for i in batch], images=images), sorted(heads))
             zero = {head: (rows.values, np.zeros(len(rows.values), np.int64)) for head, rows in found.items()}

@@ -165,7 +165,7 @@ class QuantisedTAESD(TAESD):
     """
 
     def __init__(
-        self, *, card: Card, weights: Path | None = None, state_key: str = "auto", levels: int = 9, range: float = 3.0
+        self, *, card: Card, weights: Path | None = None, state_key: str = "auto", levels: int = 8, range: float = 2.0
     ) -> None:
         if not 2 <= levels <= 65536:
             raise UsageError(f"levels is from 2 to 65536, not {levels}")
