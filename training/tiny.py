@@ -2,7 +2,7 @@
 
     python training/tiny.py --images DIR --out tiny.safetensors --steps N --seed 0 --threads 1
 
-Half of the crops get rendered words. The loss is L1 + gradients + LPIPS (alex) on decodes of random prefixes (nested dropout). Learning rate: warm up, hold, decay over
+Half of the crops get rendered words. The loss is L1 + gradients + LPIPS (alex) on decodes of random prefixes (nested dropout); on text, pixels weigh more later on. Learning rate: warm up, hold, decay over
 the last quarter, so that a run that is resumed with another --steps before its decay equals a run that had that --steps from the start. Every step draws its
 crops from (seed, step), so a resumed run sees the same ones.
 """
@@ -133,18 +133,24 @@ def text_crop(rng: np.random.Generator, photographs: list[list[np.ndarray]], fon
     return scatter_words(rng, ground, fonts)
 
 
+def text_places(step: int, args: argparse.Namespace) -> list[bool]:
+    """Which crops of a batch get words: every second one, later three of four."""
+    return [bool(i % 4 if step >= args.mostly_text_from else i % 2) for i in range(args.batch)]
+
+
 def batch_at(
     step: int, args: argparse.Namespace, photographs: list[list[np.ndarray]], fonts: list[str]
 ) -> tuple[Tensor, Tensor]:
     """Images [B, 3, size, size] in [0, 1] and the fraction of the tokens that each keeps [B]; a function of (seed, step) only."""
     rng = np.random.default_rng((args.seed, step))
+    text = text_places(step, args)
     crops, keep = [], []
     for i in range(args.batch):
         crops.append(
-            text_crop(rng, photographs, fonts, args.crop) if i % 2 else photo_crop(rng, photographs, args.crop)
+            text_crop(rng, photographs, fonts, args.crop) if text[i] else photo_crop(rng, photographs, args.crop)
         )
         # Text needs every token to be readable, so its prefixes are shorter than full less often.
-        keep.append(1.0 if rng.random() < (0.7 if i % 2 else 0.5) else float(np.exp(rng.uniform(np.log(0.01), 0.0))))
+        keep.append(1.0 if rng.random() < (0.7 if text[i] else 0.5) else float(np.exp(rng.uniform(np.log(0.01), 0.0))))
     images = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
     return images, torch.tensor(keep)
 
@@ -153,6 +159,11 @@ def gradient_l1(x: Tensor, y: Tensor) -> Tensor:
     """L1 between the images' horizontal and vertical differences, per image [B]: strokes and edges."""
     d = x - y
     return d.diff(dim=3).abs().mean((1, 2, 3)) + d.diff(dim=2).abs().mean((1, 2, 3))
+
+
+def luma(x: Tensor) -> Tensor:
+    """[B, 3, H, W] -> [B, 1, H, W]: what makes a letter a letter."""
+    return (x * x.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
 
 
 def rate(step: int, args: argparse.Namespace) -> float:
@@ -226,7 +237,15 @@ def train(args: argparse.Namespace) -> None:
             output = net.decode_levels(values, net.presence(order, counts, args.crop, args.crop)).float()
             perceptual = distance(output, images)
         l1 = (output - images).abs().mean((1, 2, 3))
-        each = l1 + 0.5 * gradient_l1(output, images) + args.perceptual * perceptual
+        # LPIPS alone is content with strokes that look like text; once they do, text is held to its pixels.
+        text = torch.tensor(text_places(step, args), device=device)
+        strict = text & (step >= args.strokes_from)
+        mostly = text & (step >= args.mostly_text_from)
+        pixels, look = torch.where(strict, 2.0, 1.0), torch.where(strict, 0.25, 1.0)
+        each = (
+            pixels * (l1 + 0.5 * gradient_l1(output, images) + mostly * gradient_l1(luma(output), luma(images)))
+            + look * args.perceptual * perceptual
+        )
         loss = each.mean()
         for group in optimiser.param_groups:
             group["lr"] = args.rate * rate(step, args)
@@ -240,7 +259,6 @@ def train(args: argparse.Namespace) -> None:
             for slow, fast in zip(ema.parameters(), net.parameters(), strict=True):
                 slow.lerp_(fast, 1 - decay)
         whole = (keep == 1).to(device)
-        text = torch.arange(args.batch, device=device) % 2 == 1
         for key, value in (
             ("loss", loss),
             ("photo", each[whole & ~text].mean()),
@@ -251,9 +269,9 @@ def train(args: argparse.Namespace) -> None:
             sums[key] += float(value.detach()) if value == value else 0.0
         if (step + 1) % args.log == 0:
             used = [len(d.mul(net.place[:, None, None]).sum(1).unique()) for d in digits]
-            text = "  ".join(f"{key} {value / args.log:.4f}" for key, value in sums.items())
+            means = "  ".join(f"{key} {value / args.log:.4f}" for key, value in sums.items())
             print(
-                f"{step + 1}/{args.steps}  {text}  ids in the batch {used}  {(time.monotonic() - began) / (step + 1 - first):.3f} s/step",
+                f"{step + 1}/{args.steps}  {means}  ids in the batch {used}  {(time.monotonic() - began) / (step + 1 - first):.3f} s/step",
                 flush=True,
             )
             sums = dict.fromkeys(sums, 0.0)
@@ -277,6 +295,8 @@ def main() -> None:
     parser.add_argument("--crop", type=int, default=128, help="side of a training crop, a multiple of 32, at most 144")
     parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
     parser.add_argument("--perceptual", type=float, default=0.4, help="weight of LPIPS")
+    parser.add_argument("--mostly-text-from", type=int, default=2750, help="step from which 3 of 4 crops have words")
+    parser.add_argument("--strokes-from", type=int, default=1750, help="step from which text crops weigh pixels more")
     parser.add_argument(
         "--fonts", type=Path, nargs="*", default=[], help="folders of fonts besides matplotlib's DejaVu"
     )
