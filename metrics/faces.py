@@ -11,6 +11,7 @@ from vtbench.api import INPUT, OUTPUT, Fields, Measurements, Need, Value, View, 
 from vtbench.errors import UsageError, VtbenchError
 
 from .size_bins import NAMES, bin_of, by_size, edges_for
+from .source_frame import source_view
 
 FIELDS = ("quantise", "container", "restore", "face_pack", "face_weights", "faces", "face_bins")
 SOURCE = "TokBench, https://github.com/wjf5203/TokBench; ArcFace, Deng et al. 2019, arXiv:1801.07698"
@@ -28,7 +29,7 @@ def edges(p: Fields) -> list[float]:
 def needs(p: Fields) -> Mapping[str, Need]:
     """Embeddings of the faces in the original and in the reconstruction put back on the source image, at the same landmarks."""
     edges(p)
-    view = View(frame="source", quantise=p["quantise"], container=p["container"], filter=p["restore"])
+    view = source_view(p)
     args = (("pack", p["face_pack"]), ("weights", p["face_weights"]))
     out = {head: Need("arcface", head, at=OUTPUT, view=view, args=args) for head in ("embedding", "ratio", "status")}
     out["original"] = Need("arcface", "embedding", at=INPUT, view=View(frame="source"), args=args)

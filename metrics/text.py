@@ -11,6 +11,7 @@ from vtbench.api import INPUT, OUTPUT, Fields, Measurements, Need, Value, View, 
 from vtbench.errors import VtbenchError
 
 from .size_bins import NAMES, bin_of, by_size, edges_for
+from .source_frame import source_view
 
 FIELDS = ("quantise", "container", "restore", "recogniser", "recogniser_weights", "refine", "text_bins")
 SOURCE = "TokBench, https://github.com/wjf5203/TokBench"
@@ -20,7 +21,7 @@ TOO_SMALL = 1
 def needs(p: Fields) -> Mapping[str, Need]:
     """What the recogniser read in the reconstruction, put back on the source image; in the original too where `refine` is on."""
     edges_for(p["text_bins"], p["resolution"], "words")
-    view = View(frame="source", quantise=p["quantise"], container=p["container"], filter=p["restore"])
+    view = source_view(p)
     args = (("weights", p["recogniser_weights"]),)
     heads = ("text", "truth", "ratio", "status", "foreign", "confidence")  # confidence: for the reader of a report
     out = {head: Need(p["recogniser"], head, at=OUTPUT, view=view, args=args) for head in heads}

@@ -69,6 +69,9 @@ def test_overrides_name_themselves() -> None:
     protocol = load_protocol("tokbench-light+refine=false+faces=v1")
     assert protocol.name == "tokbench-light+faces=v1+refine=false"
     assert protocol.digest() != load_protocol("tokbench-light").digest()
+    for change in ("container=png", "quantise=floor", "restore=best"):
+        with pytest.raises(UsageError, match="is one of"):
+            registry.metric("f_sim").needs(load_protocol(f"tokbench+{change}").fields(256))
     with pytest.raises(UnknownName, match="recognizer"):
         load_protocol("tokbench+recognizer=easyocr")
     with pytest.raises(UsageError, match="is a table"):
