@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from vtbench.metrics.size_bins import bin_of, by_size, edges_for
 from vtbench.metrics.text import levenshtein, similarity
@@ -19,6 +19,7 @@ from vtbench.suite import load_protocol
 TEXT = st.text(alphabet="abcdeé€ß字 AB.", max_size=12)
 
 
+@settings(deadline=None)
 @given(TEXT, TEXT)
 def test_edit_distance_equals_rapidfuzz(a: str, b: str) -> None:
     distance = pytest.importorskip("rapidfuzz.distance")
