@@ -30,13 +30,14 @@ COMMANDS = {
     "suites": "vtbench.cli.suites:app",
     "metrics": "vtbench.cli.metrics:app",
     "weights": "vtbench.cli.weights:app",
+    "doctor": "vtbench.cli.doctor:doctor",
     "results": "vtbench.cli.results:app",
     "compare": "vtbench.cli.compare:compare",
     "check": "vtbench.cli.check:check",
     "reproduce": "vtbench.cli.reproduce:reproduce",
     "table": "vtbench.cli.table:table",
+    "report": "vtbench.cli.report:report",
     "leaderboard": "vtbench.cli.leaderboard:leaderboard",
-    "table": "vtbench.cli.table:table",
 }
 
 

@@ -274,8 +274,9 @@ def _bibliography(found: Sequence[Subject], used: Sequence[Entry]) -> tuple[str,
 
 
 def latest(records: Sequence[Record]) -> list[Record]:
-    """One record a model and suite: the latest, complete ones before limited ones."""
-    kept: dict[tuple[str, str, str], Record] = {}
+    """One record a model, budgets and suite: the latest, complete ones before limited ones."""
+    kept: dict[tuple[Any, ...], Record] = {}
     for record in sorted(records, key=lambda r: (r.status != "limited", r.started)):
-        kept[(label(record), record.suite.name, record.dataset.name)] = record
+        budgets = tuple(sorted({row.tokens or 0 for row in record.rows}))
+        kept[(label(record), budgets, record.suite.name, record.dataset.name)] = record
     return list(kept.values())
