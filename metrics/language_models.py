@@ -74,7 +74,7 @@ AR_FIELDS = (
 _TRAINED: dict[tuple[Any, ...], HeldOut] = {}
 
 
-def _trained(study: Study, p: Fields, device: str) -> HeldOut:
+def _trained(study: Study, p: Fields, device: str | None) -> HeldOut:
     """The transformer's result on a study, trained once for the three metrics that read it."""
     from vtbench.tokens import transformer
 
@@ -102,7 +102,7 @@ def _ar(m: Measurements, p: Fields, per: str) -> Iterator[Value]:
         return
     for study in studies(m, p):
         try:
-            found = _trained(study, p, str(m.context.get("device", "cpu")))
+            found = _trained(study, p, m.context.get("device"))
         except BadData as error:
             yield Value(status="skipped", why=str(error), slice=study.slice())
             continue

@@ -19,10 +19,18 @@ def mutual_information(x: np.ndarray, y: np.ndarray, size: int) -> float:
 
 
 def clusters(codebook: np.ndarray, number: int, seed: int) -> np.ndarray:
-    """Lloyd's k-means of codebook vectors ``[K, d]``: the cluster of each, int32 ``[K]`` below `number`. Deterministic by seed."""
+    """k-means of codebook vectors ``[K, d]`` (k-means++ seeding, Lloyd's iterations): the cluster of each, int32 ``[K]`` below `number`.
+    Deterministic by seed."""
     vectors = np.asarray(codebook, np.float64)
     rng = np.random.default_rng(seed)
-    centres = vectors[rng.choice(len(vectors), number, replace=False)]
+    centres = vectors[[int(rng.integers(len(vectors)))]]
+    nearest = ((vectors - centres[0]) ** 2).sum(axis=1)
+    while len(centres) < number:
+        total = nearest.sum()
+        chance = nearest / total if total > 0 else np.full(len(vectors), 1 / len(vectors))
+        new = vectors[int(rng.choice(len(vectors), p=chance))]
+        centres = np.concatenate([centres, new[None]])
+        nearest = np.minimum(nearest, ((vectors - new) ** 2).sum(axis=1))
     owner = np.zeros(len(vectors), np.int32)
     for _ in range(25):
         distance = (centres**2).sum(axis=1) - 2 * vectors @ centres.T

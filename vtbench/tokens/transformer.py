@@ -31,12 +31,13 @@ class Budget:
     seed: int = 0
 
 
-def held_out(ids: np.ndarray, size: int, budget: Budget, *, device: str = "cpu") -> HeldOut:
+def held_out(ids: np.ndarray, size: int, budget: Budget, *, device: str | None = None) -> HeldOut:
     """Train on four of five sequences ``[M, N]`` (-1: absent, at the end) and measure the fifth in bits.
 
-    The caller's random state and thread count are left as they were. Raises `BadData` with fewer than two sequences."""
+    device: None takes a GPU if there is one. The caller's random state and thread count are left as they were. Raises `BadData` with fewer than two sequences."""
     import torch
 
+    device = device or ("cuda:0" if torch.cuda.is_available() else "cpu")
     if len(ids) < 2:
         raise BadData("one image: a language model needs images to learn from and others to be measured on")
     learn, test = split(len(ids), ids.shape[1], ids.size)
