@@ -162,7 +162,8 @@ class Reducer:
             with threadpool_limits(1):
                 values = list(cell.metric.compute(measurements, fields))
             for value in values:
-                yield self._row(base, cell, value, outer, table)
+                if outer == "all" or value.status != "skipped":  # a set without words has no row for words
+                    yield self._row(base, cell, value, outer, table)
 
     def _slices(self, facts: Sequence[str]) -> Iterator[tuple[str, np.ndarray | None]]:
         yield "all", None
@@ -233,8 +234,11 @@ class Reducer:
         if value.why and "why" not in update:
             update["why"] = value.why
         for bound in ("ci_low", "ci_high"):
-            if isinstance(update.get(bound), float) and math.isnan(update[bound]):
-                update[bound] = None
+            end = update.get(bound)
+            if isinstance(end, float):
+                if base.unit == "%":
+                    end = min(max(end, 0.0), 100.0)  # a symmetric interval may pass the ends of the scale
+                update[bound] = None if math.isnan(end) else end
         row = base.model_copy(update=update)
         if value.keep and outer == "all" and value.samples is not None and np.size(value.samples):
             kept = SampleValues(row, table["id"][image], _instances(image), samples)
