@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vtbench import zoo
+from vtbench.alarms import raised
 from vtbench.api import Extractor, Tokenizer
 from vtbench.data import Dataset, choose, open_dataset
 from vtbench.engine.chunks import cut
@@ -26,7 +27,7 @@ from vtbench.plan import Plan, Prepared, make_plan
 from vtbench.progress import Silent
 from vtbench.provenance import environment
 from vtbench.ranks import ranks
-from vtbench.record import DatasetInfo, Failure, ModelInfo, Record, SuiteInfo, plain, run_id, worst, write
+from vtbench.record import Alarm, DatasetInfo, Failure, ModelInfo, Record, SuiteInfo, plain, run_id, worst, write
 from vtbench.reduce import Reducer
 from vtbench.result import Result
 from vtbench.samples import write as write_samples
@@ -35,6 +36,7 @@ from vtbench.table import write_table
 
 if TYPE_CHECKING:
     from vtbench.keep import Keep
+    from vtbench.passes import Bench
 
 KEPT = 16  # images that `--keep-images sample` keeps
 
@@ -156,6 +158,7 @@ class Evaluator:
             device=o.resolved_device(),
             made=self._extractors,
             slice_by=o.slice_by,
+            alarms=o.alarms,
         )
 
     # ------------------------------------------------------------------------------------ one run
@@ -188,25 +191,12 @@ class Evaluator:
         )
         bench._open = self._opened_networks
         store = Store(o.store(), self.talk.warn)
-        chunks = cut(dataset.samples, suite.chunk, conditions=model.capabilities.needs_caption)
-        title = f"{model.name} · {suite.name}"
-        group = ranks()
-        worked = 0
-
-        def measure() -> None:
-            nonlocal worked
-            mine = group.share(chunks)
-            with self.talk.task(title, sum(len(c.samples) for c in mine)) as task:
-                worked = fill(plan, mine, store, bench, fresh=o.fresh, advance=lambda n, _: task.advance(n))
-            if group.first and chunks:
-                fill_model(plan, chunks[0], store, bench, fresh=o.fresh)
-
-        group.together(measure)
-        if not group.first:
+        reducer, worked = self._measure(model, plan, opened, bench, store)
+        if not ranks().first:
             return None
         with bench.stage("metrics"):
-            reducer = Reducer(plan, store, chunks, facts=_facts(model), limited=o.limit is not None)
             reduced = reducer.reduce()
+        alarms = self._alarms(model, plan, opened, reducer) if o.alarms else []
         failures = [Failure(id=i, stage="load", reason=r) for i, r in dataset.problems] + reduced.failures
         if dataset.problems:
             _mark_partial(reduced.rows, len(failures))
@@ -233,6 +223,7 @@ class Evaluator:
             protocols={name: _protocol(suite, name) for name in dict.fromkeys(c.protocol.name for c in plan.cells)},
             rows=reduced.rows,
             failures=failures,
+            alarms=alarms,
             stages=dict(sorted(bench.stages.items())),
             environment=environment(
                 device, o.dtype, bench.batch_size, o.seed, backed_off=bench.backed_off, chunks_measured=worked
@@ -254,6 +245,29 @@ class Evaluator:
         write_samples(out, identity, blocks)
         write_instances(out, identity, collect(reducer, () if keep is None else keep.ids))
         return record
+
+    def _measure(self, model: Tokenizer, plan: Plan, opened: Opened, bench: Bench, store: Store) -> tuple[Reducer, int]:
+        """Fill the store; what reads it, and how many chunks needed work."""
+        o, suite = self.options, opened.suite
+        chunks = cut(opened.dataset.samples, suite.chunk, conditions=model.capabilities.needs_caption)
+        title = f"{model.name} · {suite.name}"
+        group = ranks()
+        worked = 0
+
+        def measure() -> None:
+            nonlocal worked
+            mine = group.share(chunks)
+            with self.talk.task(title, sum(len(c.samples) for c in mine)) as task:
+                worked = fill(plan, mine, store, bench, fresh=o.fresh, advance=lambda n, _: task.advance(n))
+            if group.first and chunks:
+                fill_model(plan, chunks[0], store, bench, fresh=o.fresh)
+
+        group.together(measure)
+        return Reducer(plan, store, chunks, facts=_facts(model), limited=o.limit is not None), worked
+
+    def _alarms(self, model: Tokenizer, plan: Plan, opened: Opened, reducer: Reducer) -> list[Alarm]:
+        """Common mistakes seen in the measurements."""
+        return raised(plan, reducer, getattr(model, "ids", None), [s.id for s in opened.dataset.samples])
 
     def _keep(self, plan: Plan, dataset: Dataset, identity: str) -> Keep | None:
         from vtbench.keep import Keep

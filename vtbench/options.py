@@ -38,6 +38,7 @@ class Options:
     grid: str | None = None
     strict: bool = False
     baselines: bool = True
+    alarms: bool = True
     fresh: bool = False
     weights: str | None = None
     state_key: str = "auto"

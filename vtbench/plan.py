@@ -15,6 +15,7 @@ from vtbench import registry
 from vtbench.api import OUTPUT, Extractor, Metric, Need, Pass, Tokenizer, View
 from vtbench.engine.store import station_key
 from vtbench.errors import MissingPackage, MissingWeights, UsageError
+from vtbench.extractors.alarms import PAIR_HEADS
 from vtbench.suite import Protocol, Suite, SuiteMetric
 
 BITS = Need("tokens", "bits", at=OUTPUT)
@@ -154,6 +155,19 @@ def unfit(model: Tokenizer, resolution: int | None) -> str:
     return f"{model.name} takes {can.resolution} x {can.resolution} only"
 
 
+def _alarm_stations(plan: Plan) -> list[Station]:
+    """One look a resolution, at the first preparation that is decoded anyway, with the most tokens."""
+    decoded = [p for p in plan.operating_points() if p[1] == OUTPUT and plan._decoded(p)]
+    chosen: dict[int | None, tuple[Prepared, Pass, int | None, bool]] = {}
+    for point in decoded:
+        best = chosen.setdefault(point[0].resolution, point)
+        if point[0] == best[0] and (point[2] or 0) > (best[2] or 0):
+            chosen[point[0].resolution] = point
+    return [
+        Station("alarms", (), at, View(), prepared, budget, sample) for prepared, at, budget, sample in chosen.values()
+    ]
+
+
 def make_plan(
     suite: Suite,
     model: Tokenizer,
@@ -165,11 +179,13 @@ def make_plan(
     device: str = "cpu",
     made: dict[Any, tuple[Extractor, Mapping[str, str]]] | None = None,
     slice_by: Sequence[str] = (),
+    alarms: bool = False,
 ) -> Plan:
     """Plan every cell of a suite for a model.
 
     budgets: token budgets (None: the model's full length). made: extractors of earlier plans, with their identities, to be used
-    again. slice_by: facts of the samples that every metric is sliced by, besides the suite's own. Raises `UsageError` for a budget that the model cannot decode and for a
+    again. slice_by: facts of the samples that every metric is sliced by, besides the suite's own. alarms: also look for common mistakes,
+    where the model decodes at all. Raises `UsageError` for a budget that the model cannot decode and for a
     protocol that lacks a field its metric reads. Missing packages and weights turn cells into skipped ones, with the way out.
     """
     if any(b is not None for b in budgets) and not model.capabilities.prefix:
@@ -224,6 +240,9 @@ def make_plan(
                         problem = extractor_of(station)
                         if not problem:
                             plan.stations.setdefault(station, set()).add(head)
+    for station in _alarm_stations(plan) if alarms else ():
+        extractor_of(station)
+        plan.stations[station] = set(PAIR_HEADS)
     for station in plan.stations:
         key = (station.extractor, station.args)
         at_device = {"device": device} if plan.extractors[key].takes == "model" else {}

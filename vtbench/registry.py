@@ -31,6 +31,8 @@ EXTRACTOR_TARGETS: dict[str, str] = {
     "arcface": "vtbench.extractors.faces:ArcFace",
     "codebook": "vtbench.extractors.codebook:Codebook",
     "costs": "vtbench.extractors.costs:Costs",
+    "alarms": "vtbench.extractors.alarms:PairLook",
+    "alarms-set": "vtbench.extractors.alarms:SetLook",
 }
 
 

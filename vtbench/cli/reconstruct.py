@@ -88,6 +88,9 @@ def reconstruct(
     no_baselines: bool = typer.Option(
         False, "--no-baselines", envvar="VTBENCH_NO_BASELINES", help="Leave the suite's controls away."
     ),
+    no_alarms: bool = typer.Option(
+        False, "--no-alarms", envvar="VTBENCH_NO_ALARMS", help="Do not look for common mistakes in the pixels."
+    ),
     allow_code: bool = typer.Option(False, "--allow-code", help="Permit checkpoints that execute code (TorchScript)."),
     dry_run: bool = typer.Option(
         False, "--dry-run", help="Say what would be done, with counts of passes, forwards and bytes."
@@ -132,6 +135,7 @@ def reconstruct(
         grid=grid,
         strict=strict,
         baselines=not no_baselines,
+        alarms=not no_alarms,
         allow_code=allow_code,
         fresh=fresh,
     )
