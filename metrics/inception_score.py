@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -93,7 +94,7 @@ def inception_score(m: Measurements, p: Fields) -> Iterator[Value]:
         rest = int(kept.sum())
         if rest < n and rest >= (1 if block else splits):
             left[g] = scores(log_p[kept], bounds(rest, splits, block)).mean()
-    notes = {
+    notes: dict[str, Any] = {
         "std": float(each.std()),
         "std_sample": float(each.std(ddof=1)) if len(each) > 1 else None,
         "parts": len(each),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -27,7 +27,7 @@ def _all_four(m: Measurements, p: Fields) -> dict[str, np.ndarray]:
     return _last[1]
 
 
-def _declare(name: str, title: str, source: str) -> Callable[[Measurements, Fields], Iterator[Value]]:
+def _declare(name: str, title: str, source: str) -> Callable[[Measurements, Fields], Iterable[Value]]:
     @metric(
         name,
         needs=lambda p: inception_needs(p, "pool3"),

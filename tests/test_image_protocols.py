@@ -64,7 +64,16 @@ def test_equal_views_share_a_forward_and_an_override_renames():
 def test_reconstruction_suites_measure_what_papers_report(name):
     suite = load_suite(name)
     metrics = {m.name: m.recommended for m in suite.metrics}
-    assert {"psnr", "ssim", "lpips", "fid", "codebook_usage", "codebook_perplexity"} <= set(metrics)
+    assert {
+        "psnr",
+        "ssim",
+        "lpips",
+        "fid",
+        "codebook_usage",
+        "codebook_perplexity",
+        "latency_ms",
+        "peak_memory",
+    } <= set(metrics)
     assert suite.task == "reconstruct" and suite.controls == ("resize", "jpeg:quality=30")
     for each in metrics:
         registry.metric(each)

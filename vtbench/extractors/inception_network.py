@@ -8,6 +8,7 @@ instead of up to 2048. TensorFlow's pools: averages leave the padding out, and t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -101,6 +102,7 @@ class FIDInception(nn.Module):
             self.convs[f"{block}_{FUSED}"] = _conv(parts)
             self.splits[block] = [len(bias) for _, bias in parts]
         head = state.get("fc.weight")
+        self.head: torch.Tensor
         self.register_buffer("head", torch.zeros(0, 2048, dtype=torch.float64) if head is None else head.double())
         self._packed: dict[str, tuple[torch.Tensor, torch.Tensor, list[int], list[int]]] = {}
         self.eval().requires_grad_(False)
@@ -130,7 +132,8 @@ class FIDInception(nn.Module):
                     assert isinstance(conv, nn.Conv2d) and conv.bias is not None
                     padding, stride = list(map(int, conv.padding)), list(conv.stride)
                     weight = conv.weight.detach().contiguous().to_mkldnn()
-                    weight = torch._C._nn.mkldnn_reorder_conv2d_weight(weight, padding, stride, [1, 1], 1, shapes[name])
+                    reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight
+                    weight = reorder(weight, padding, stride, [1, 1], 1, shapes[name])
                     self._packed[name] = weight, conv.bias.detach(), padding, stride
                 agrees = torch.allclose(self(probe)[0], plain, rtol=1e-4, atol=1e-5 * float(plain.abs().max()))
             except (AttributeError, NotImplementedError, RuntimeError, TypeError):

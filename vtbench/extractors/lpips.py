@@ -109,7 +109,7 @@ class Distance:
         for index, layer in enumerate(self.layers):
             x = layer(x)
             if index in self.trunk.taps:
-                total += _distance(*x.split(len(a)), next(head))
+                total += _distance(x[: len(a)], x[len(a) :], next(head))
         return total
 
 
