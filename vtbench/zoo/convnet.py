@@ -197,7 +197,9 @@ def infer_half(shapes: Shapes, half: str, family: str) -> ConvConfig:
     levels = "down" if half == "encoder" else "up"
     number = count(shapes, f"{half}.{levels}.{{}}.")
     first, last = wanted(shapes, f"{half}.conv_in.weight", family), wanted(shapes, f"{half}.conv_out.weight", family)
-    channels = tuple(wanted(shapes, f"{half}.{levels}.{i}.block.0.conv1.weight", family)[0] for i in range(number))
+    channels = tuple(
+        wanted(shapes, f"{half}.{levels}.{i}.block.0.conv1.weight", family)[0] for i in range(max(1, number))
+    )
     return ConvConfig(
         stem=first[0] if half == "encoder" else last[1],
         channels=channels,

@@ -158,7 +158,7 @@ class OpenMagvit2(GridTokenizer):
 
     @classmethod
     def infer(cls, shapes: Shapes, **params: Any) -> MagvitConfig:
-        down, up = count(shapes, "encoder.down.{}."), count(shapes, "decoder.up.{}.")
+        down, up = (max(1, count(shapes, levels)) for levels in ("encoder.down.{}.", "decoder.up.{}."))
         wanted(shapes, "decoder.adaptive.0.gamma.weight", cls.family)
         return MagvitConfig(
             stem=wanted(shapes, "encoder.conv_in.weight", cls.family)[0],

@@ -125,7 +125,7 @@ def infer_half(shapes: Shapes, half: str, family: str, prefix: str = "") -> Half
     number = count(shapes, f"{root}.{levels}.{{}}.")
     return HalfConfig(
         stem=first[0] if half == "encoder" else last[1],
-        channels=tuple(wanted(shapes, f"{root}.{levels}.{i}.block.0.conv1.weight", family)[0] for i in range(number)),
+        channels=tuple(wanted(shapes, f"{root}.{levels}.{i}.block.0.conv1.weight", family)[0] for i in range(max(1, number))),
         blocks=count(shapes, f"{root}.{levels}.0.block.{{}}."),
         latent=last[0] if half == "encoder" else first[1],
         strided=f"{root}.down.0.down_conv.weight" in shapes,

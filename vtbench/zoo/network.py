@@ -22,6 +22,7 @@ from vtbench.errors import BadWeights, MissingWeights, UsageError
 from vtbench.weights import State as ReadState
 from vtbench.weights import digest, load_strict, state_digest, unwrap
 from vtbench.zoo.card import Card
+from vtbench.zoo.recognise import recognise
 
 State = Mapping[str, Tensor]
 Shapes = Mapping[str, Sequence[int]]
@@ -137,7 +138,12 @@ class NetworkTokenizer(Tokenizer):
         self, state: State, params: Mapping[str, Any], *, revision: str, where: str, notes: Sequence[str] = ()
     ) -> None:
         renamed = self.rename(dict(state))
-        config = self.infer({k: tuple(v.shape) for k, v in renamed.items()}, **params)
+        try:
+            config = self.infer({k: tuple(v.shape) for k, v in renamed.items()}, **params)
+        except BadWeights as error:
+            guess = recognise(state)
+            way_out = f"Its keys look like {guess}: try --model {guess}" if guess else error.way_out
+            raise BadWeights(f"{where}: {error.message}", way_out) from error
         with torch.device("meta"):
             net = self.build(config)
         renamed = {k: v.float() if v.is_floating_point() else v for k, v in renamed.items()}

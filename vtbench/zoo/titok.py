@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vtbench.api import Capabilities, Condition, Stream, Tokens
@@ -27,9 +26,7 @@ from vtbench.zoo.card import Card
 from vtbench.zoo.clip_text import ClipText
 from vtbench.zoo.network import Half, NetworkTokenizer, Shapes, count, square, wanted
 from vtbench.zoo.quantise import lookup, nearest, posterior
-
-HEAD = 64
-"""Width of an attention head in every published size: 8, 12 and 16 heads of widths 512, 768 and 1024."""
+from vtbench.zoo.transformer import Layer
 
 
 @dataclass(frozen=True)
@@ -40,10 +37,6 @@ class Vit:
     layers: int
     grid: int
     patch: int
-
-    @property
-    def heads(self) -> int:
-        return max(1, self.width // HEAD)
 
 
 @dataclass(frozen=True)
@@ -67,37 +60,6 @@ class TiTokConfig:
         return self.pixel_decoder is not None
 
 
-class SelfAttention(nn.Module):
-    """Multi-head self-attention under the names of `nn.MultiheadAttention`."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.in_proj_weight, self.in_proj_bias = (
-            nn.Parameter(torch.empty(3 * width, width)),
-            nn.Parameter(torch.empty(3 * width)),
-        )
-        self.out_proj = nn.Linear(width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        projected = F.linear(x, self.in_proj_weight, self.in_proj_bias)
-        q, k, v = projected.unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        return self.out_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-
-
-class Layer(nn.Module):
-    """Pre-norm transformer layer with an exact GELU."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.ln_1, self.attn, self.ln_2 = nn.LayerNorm(width), SelfAttention(width, heads), nn.LayerNorm(width)
-        self.mlp = nn.ModuleDict({"c_fc": nn.Linear(width, 4 * width), "c_proj": nn.Linear(4 * width, width)})
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.ln_1(x))
-        return x + self.mlp["c_proj"](F.gelu(self.mlp["c_fc"](self.ln_2(x))))
-
-
 class Encoder(nn.Module):
     """Images and the N latent tokens -> ``[B, moments, N]``."""
 
@@ -110,7 +72,7 @@ class Encoder(nn.Module):
         self.latent_token_positional_embedding = nn.Parameter(torch.empty(config.latents, width))
         self.patch_embed = nn.Conv2d(3, width, vit.patch, stride=vit.patch)
         self.ln_pre, self.ln_post = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.transformer = nn.ModuleList(Layer(width, vit.heads) for _ in range(vit.layers))
+        self.transformer = nn.ModuleList(Layer(width, 4 * width) for _ in range(vit.layers))
         self.conv_out = nn.Conv2d(width, config.moments, 1)
 
     def forward(self, images: Tensor, latents: Tensor) -> Tensor:
@@ -139,7 +101,7 @@ class Decoder(nn.Module):
         self.mask_token = nn.Parameter(torch.empty(1, 1, width))
         self.latent_token_positional_embedding = nn.Parameter(torch.empty(config.latents, width))
         self.ln_pre, self.ln_post = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.transformer = nn.ModuleList(Layer(width, vit.heads) for _ in range(vit.layers))
+        self.transformer = nn.ModuleList(Layer(width, 4 * width) for _ in range(vit.layers))
         if config.text is not None:
             self.text_guidance_proj = nn.Linear(config.text[1], width)
             self.text_guidance_positional_embedding = nn.Parameter(torch.empty(config.text[0], width))
