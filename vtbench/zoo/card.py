@@ -227,6 +227,11 @@ def names() -> list[str]:
     return sorted({p.stem for p in FOLDER.glob("*.toml")} | set(_plugins()))
 
 
+def known(name: str) -> bool:
+    """Whether there is a card of this name."""
+    return (FOLDER / f"{name}.toml").is_file() or name in _plugins()
+
+
 def card(name: str) -> Card:
     """One card. Raises `UnknownName` with the nearest names."""
     path = FOLDER / f"{name}.toml"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import re
 import typing
@@ -31,11 +32,11 @@ class Spec:
         """Whether the name is a Python file or module rather than a system of the zoo."""
         if self.name.endswith(".py"):
             return True
-        from vtbench.zoo.card import FOLDER
+        if not self.at or "/" in self.name:
+            return False
+        from vtbench.zoo.card import known
 
-        return (
-            bool(self.at) and "." in self.name and "/" not in self.name and not (FOLDER / f"{self.name}.toml").is_file()
-        )
+        return not known(self.name) and ("." in self.name or _module_there(self.name))
 
     def label(self) -> str:
         """The spec without what was not asked for and without the budget: ``jpeg:quality=30``."""
@@ -47,6 +48,15 @@ class Spec:
     def short(self) -> str:
         """A name for a user's own function: ``mine.py:build`` is `mine:build`."""
         return f"{Path(self.name).stem if self.name.endswith('.py') else self.name}:{self.at}"
+
+
+def _module_there(name: str) -> bool:
+    """Whether a Python module of this name is installed or lies in the present folder."""
+    return (
+        Path(f"{name}.py").is_file()
+        or Path(name, "__init__.py").is_file()
+        or importlib.util.find_spec(name) is not None
+    )
 
 
 def parse(text: str) -> Spec:

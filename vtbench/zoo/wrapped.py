@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -125,6 +127,25 @@ def _behind(thing: Any, depth: int = 0) -> Iterable[Any]:
         yield from _behind(value, depth + 1)
 
 
+def _spelled(function: Any) -> str:
+    """What a function does, as far as its own code says: equal for equal code in every process of one Python version."""
+    if hasattr(function, "func") and hasattr(function, "args"):
+        return f"partial({_spelled(function.func)}, {len(function.args)}, {sorted(function.keywords)})"
+    if isinstance(function, torch.nn.Module):
+        function = type(function).forward
+    code = getattr(getattr(function, "__func__", function), "__code__", None)
+    return _code(code) if isinstance(code, CodeType) else getattr(function, "__qualname__", type(function).__qualname__)
+
+
+def _code(code: CodeType) -> str:
+    plain = (str, bytes, int, float, complex, bool, type(None), tuple)
+    constants = [
+        _code(c) if isinstance(c, CodeType) else repr(c) if isinstance(c, plain) else type(c).__name__
+        for c in code.co_consts
+    ]
+    return f"{code.co_code.hex()} {code.co_names} {constants}"
+
+
 class Wrapped(Tokenizer):
     """What `tokenizer` makes. The user's network is neither moved nor switched between training and evaluation here: the core does that around a measurement and undoes it."""
 
@@ -154,16 +175,20 @@ class Wrapped(Tokenizer):
 
     @property
     def revision(self) -> str:  # type: ignore[override]
-        """The digest of the networks' present weights and of the wrapping's own facts; without a network, another one each time that it is asked for."""
+        """The digest of the networks' present weights, of the functions' own code and of the codebook and range given; without a network, another one each
+        time that it is asked for. Code that the functions call is not seen: only what they say themselves."""
         if not self._networks:
             return f"unknown:{secrets.token_hex(16)}"
+        functions = [f for f in (self._encode, self._decode, self._reconstruct) if f is not None]
+        wrapping = [self._sizes, self._range, self._kind, [_spelled(f) for f in functions]]
         state = {
             f"{name}/{k}": v
             for name, net in self._networks.items()
             for k, v in net.state_dict().items()
             if torch.is_tensor(v)
         }
-        return weights.state_digest(state)
+        joined = f"{weights.state_digest(state)}\n{wrapping}"
+        return f"sha256:{hashlib.sha256(joined.encode()).hexdigest()}"
 
     def _device(self) -> torch.device:
         first = next((p for net in self._networks.values() for p in net.parameters()), None)
