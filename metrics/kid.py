@@ -82,6 +82,7 @@ def discrepancies(
     title="Kernel Inception distance: mean over random subsets of the unbiased squared MMD, cubic kernel",
     source="Binkowski et al. 2018, arXiv 1801.01401; subsets as torch-fidelity draws them",
     tolerance=1e-3,
+    compares="sets",
 )
 def kid(m: Measurements, p: Fields) -> Iterator[Value]:
     """KID; may be slightly negative, since it is unbiased. notes: `std` over the subsets.

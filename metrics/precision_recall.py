@@ -36,6 +36,7 @@ def _declare(name: str, title: str, source: str) -> Callable[[Measurements, Fiel
         title=title,
         source=source,
         tolerance=1e-2,
+        compares="sets",
     )
     def compute(m: Measurements, p: Fields) -> Iterator[Value]:
         problem = unusable(m, "fake", "reference", least=int(p["neighbours"]) + 2)

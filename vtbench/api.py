@@ -370,7 +370,7 @@ class Measurements:
 
     samples: per-sample facts as arrays of length M (`id`, `set`, `label`, `width`, `height`, ...), indexed by `Column.image`.
     groups: int ``[M]``: the fixed group of each image for the delete-group jackknife. context: `resolution`, `tokens`,
-    `pixels` (of the model's input, per image), `n`.
+    `pixels` (of the model's input, per image), `n`, `reference_statistics` (head -> (mean, covariance), see `metric`).
     """
 
     columns: Mapping[str, Column]
@@ -430,6 +430,7 @@ class Metric:
     fitted: bool = False
     tolerance: float = 1e-4
     groups: int = 20
+    compares: Literal["pairs", "sets", "moments"] = "pairs"
 
 
 METRICS: dict[str, Metric] = {}
@@ -449,18 +450,34 @@ def metric(
     fitted: bool = False,
     tolerance: float = 1e-4,
     groups: int = 20,
+    compares: Literal["pairs", "sets", "moments"] = "pairs",
 ) -> Callable[[Callable[[Measurements, Fields], Iterable[Value]]], Callable[[Measurements, Fields], Iterable[Value]]]:
     """Declare a metric. The function takes measurements and protocol fields and yields `Value`s; no torch, no files.
 
     fields: the protocol fields that it reads (a missing one is an error that names it). title: one plain line. source: paper,
     equation or repository. tolerance: relative agreement promised across devices, batch sizes and versions. groups: how many fixed
-    groups of images the jackknife deletes in turn (20; 50 for token statistics)."""
+    groups of images the jackknife deletes in turn (20; 50 for token statistics). compares: what it wants of the ground truth: `pairs` (each output's
+    own original), `sets` (any images of the reference), `moments` (a set, or its mean and covariance alone, which then stand in
+    ``m.context["reference_statistics"][head]`` in place of the column)."""
 
     def register(
         function: Callable[[Measurements, Fields], Iterable[Value]],
     ) -> Callable[[Measurements, Fields], Iterable[Value]]:
         METRICS[name] = Metric(
-            name, function, needs, unit, better, fields, version, title, source, volatile, fitted, tolerance, groups
+            name,
+            function,
+            needs,
+            unit,
+            better,
+            fields,
+            version,
+            title,
+            source,
+            volatile,
+            fitted,
+            tolerance,
+            groups,
+            compares,
         )
         return function
 

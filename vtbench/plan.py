@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from vtbench import registry
-from vtbench.api import OUTPUT, Extractor, Metric, Need, Pass, Tokenizer, View
+from vtbench.api import INPUT, OUTPUT, Extractor, Metric, Need, Pass, Tokenizer, View
 from vtbench.engine.store import station_key
 from vtbench.errors import MissingPackage, MissingWeights, UsageError
-from vtbench.extractors.alarms import PAIR_HEADS
+from vtbench.extractors.alarms import PAIR_HEADS, SET_HEADS
 from vtbench.suite import Protocol, Suite, SuiteMetric
 
 BITS = Need("tokens", "bits", at=OUTPUT)
@@ -141,6 +141,11 @@ def _station(need: Need, protocol: Protocol, resolution: int | None, budget: int
         # The ground truth itself: nothing of the preparation, the canvas or the model's output moves it.
         fields = {k: v for k, v in fields.items() if k == "exif"}
         resolution, view = None, View(frame="source")
+    otherwise = fields.pop("reference_fit", None)
+    if otherwise and not model:
+        # A protocol may hold the outputs against ground truth that is prepared in another way, as careless scripts do.
+        fields["fit"] = otherwise
+        resolution = None if otherwise in ("none", "pad") else resolution
     prepared = Prepared(tuple(sorted(fields.items())), resolution)
     return Station(
         need.extractor, need.args, need.at, view, prepared, budget if model else None, sample if model else False
@@ -155,17 +160,20 @@ def unfit(model: Tokenizer, resolution: int | None) -> str:
     return f"{model.name} takes {can.resolution} x {can.resolution} only"
 
 
-def _alarm_stations(plan: Plan) -> list[Station]:
+def _alarm_stations(plan: Plan, alarms: str) -> list[Station]:
     """One look a resolution, at the first preparation that is decoded anyway, with the most tokens."""
     decoded = [p for p in plan.operating_points() if p[1] == OUTPUT and plan._decoded(p)]
     chosen: dict[int | None, tuple[Prepared, Pass, int | None, bool]] = {}
-    for point in decoded:
+    for point in decoded if alarms != "none" else ():
         best = chosen.setdefault(point[0].resolution, point)
         if point[0] == best[0] and (point[2] or 0) > (best[2] or 0):
             chosen[point[0].resolution] = point
-    return [
-        Station("alarms", (), at, View(), prepared, budget, sample) for prepared, at, budget, sample in chosen.values()
+    name = "alarms" if alarms == "pairs" else "alarms-set"
+    looks = [
+        Station(name, (), at, View(), prepared, budget, sample) for prepared, at, budget, sample in chosen.values()
     ]
+    truth = [Station(name, (), INPUT, View(), point[0]) for point in chosen.values()] if alarms == "sets" else []
+    return [*looks, *truth]
 
 
 def make_plan(
@@ -179,13 +187,13 @@ def make_plan(
     device: str = "cpu",
     made: dict[Any, tuple[Extractor, Mapping[str, str]]] | None = None,
     slice_by: Sequence[str] = (),
-    alarms: bool = False,
+    alarms: Literal["none", "pairs", "sets"] = "none",
 ) -> Plan:
     """Plan every cell of a suite for a model.
 
     budgets: token budgets (None: the model's full length). made: extractors of earlier plans, with their identities, to be used
-    again. slice_by: facts of the samples that every metric is sliced by, besides the suite's own. alarms: also look for common mistakes,
-    where the model decodes at all. Raises `UsageError` for a budget that the model cannot decode and for a
+    again. slice_by: facts of the samples that every metric is sliced by, besides the suite's own. alarms: also look for common mistakes
+    in pairs, or in two sets, where the model decodes at all. Raises `UsageError` for a budget that the model cannot decode and for a
     protocol that lacks a field its metric reads. Missing packages and weights turn cells into skipped ones, with the way out.
     """
     if any(b is not None for b in budgets) and not model.capabilities.prefix:
@@ -240,9 +248,9 @@ def make_plan(
                         problem = extractor_of(station)
                         if not problem:
                             plan.stations.setdefault(station, set()).add(head)
-    for station in _alarm_stations(plan) if alarms else ():
+    for station in _alarm_stations(plan, alarms):
         extractor_of(station)
-        plan.stations[station] = set(PAIR_HEADS)
+        plan.stations[station] = set(PAIR_HEADS if alarms == "pairs" else SET_HEADS)
     for station in plan.stations:
         key = (station.extractor, station.args)
         at_device = {"device": device} if plan.extractors[key].takes == "model" else {}

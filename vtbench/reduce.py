@@ -100,13 +100,17 @@ class Reducer:
         self.table = _table(self.kept)
         self._columns: dict[tuple[Station, str], Any] = {}
 
+    def chunks_of(self, station: Station) -> Sequence[Chunk]:
+        """The chunks that a station is measured on: all of them, where every sample is both encoded and ground truth."""
+        return self.chunks
+
     def _failures(self) -> list[Failure]:
         reasons: dict[str, tuple[str, str]] = {}
         for station in self.plan.stations:
             if self.plan.extractor(station).takes == "model":
                 continue
             stage = "model" if station.at.model() else "load"
-            for chunk in self.chunks:
+            for chunk in self.chunks_of(station):
                 measured = self.store.get(self.plan.keys[station], chunk.key)
                 for position, reason in (measured.failed if measured else {}).items():
                     name = chunk.samples[position].id
@@ -125,7 +129,7 @@ class Reducer:
                     raise KeyError(f"{head} of the model is not measured")
                 self._columns[key] = _ModelColumn(measured.heads[head][0])
             else:
-                self._columns[key] = StoredColumn(self.store, where, head, self.chunks, self.alive)
+                self._columns[key] = StoredColumn(self.store, where, head, self.chunks_of(station), self.alive)
         return self._columns[key]
 
     def reduce(self) -> Reduced:
