@@ -158,7 +158,7 @@ class Evaluator:
             device=o.resolved_device(),
             made=self._extractors,
             slice_by=o.slice_by,
-            alarms=o.alarms,
+            alarms="pairs" if o.alarms else "none",
         )
 
     # ------------------------------------------------------------------------------------ one run
@@ -175,7 +175,7 @@ class Evaluator:
         plan = self.plan(model, opened)
         revision = model.revision + (f";step={step}" if step is not None else "")
         identity = run_id(
-            model.name, revision, model.params, suite.digest(), dataset.revision, {**o.moving(), "budget": model.budget}
+            model.name, revision, model.params, suite.digest(), dataset.revision, {**self._moving(), "budget": model.budget}
         )
         device = o.resolved_device()
         keep = self._keep(plan, dataset, identity)
@@ -219,7 +219,7 @@ class Evaluator:
             dataset=DatasetInfo(
                 name=dataset.name, revision=dataset.revision, n=len(dataset.samples), where=opened.where
             ),
-            options={**o.moving(), **({"step": step} if step is not None else {})},
+            options={**self._moving(), **({"step": step} if step is not None else {})},
             protocols={name: _protocol(suite, name) for name in dict.fromkeys(c.protocol.name for c in plan.cells)},
             rows=reduced.rows,
             failures=failures,
