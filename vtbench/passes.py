@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from vtbench import perturb
 from vtbench.api import OUTPUT, Batch, Condition, Pass, Rows, Tokenizer, Tokens, View
 from vtbench.data import prepare
 from vtbench.engine.chunks import Chunk, seed_of
@@ -44,6 +45,16 @@ class _Forward:
                     self._images[key] = self.bench.decode(
                         self.tokens(at, budget, sample), self.items, at, self._size(at)
                     )
+            elif at.op in perturb.IMAGE_OPS and at.of is not None:
+                base = self.pixels(at.of, budget, sample)
+                seeds = self.bench._seeds(self.items, at, at.op)
+                with self.bench.stage("perturb"):
+                    self._images[key] = perturb.images(base, at, seeds)
+            elif at.op == "decode" and at.of is not None:
+                seeds = self.bench._seeds(self.items, at, "tokens")
+                with self.bench.stage("decode"):
+                    changed = perturb.tokens(self.tokens(at.of, budget, sample), at, self.bench.model, seeds)
+                    self._images[key] = self.bench.decode(changed, self.items, at, self._size(at))
             else:
                 raise VtbenchError(f"the pass '{at.op}' is not one that this version can make")
         return self._images[key]

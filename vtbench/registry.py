@@ -29,6 +29,7 @@ EXTRACTOR_TARGETS: dict[str, str] = {
     "easyocr": "vtbench.extractors.easyocr:EasyOCR",
     "rapidocr": "vtbench.extractors.rapidocr:RapidOCR",
     "arcface": "vtbench.extractors.faces:ArcFace",
+    "token_probes": "vtbench.extractors.token_probes:TokenProbes",
     "codebook": "vtbench.extractors.codebook:Codebook",
     "costs": "vtbench.extractors.costs:Costs",
     "alarms": "vtbench.extractors.alarms:PairLook",
