@@ -191,3 +191,20 @@ def test_bad_features_skip_with_a_reason(damage):
     value = fid(x, y)
     assert value.status == "skipped" and value.value is None
     assert ("at least 2" if damage == "one image" else "image7") in value.why
+
+
+def test_jackknife_interval_covers_by_simulation():
+    """Paired reconstructions: the 95 % interval holds the mean of the estimator over 250 draws about as often as it should."""
+    from vtbench.intervals import jackknife
+
+    rng = np.random.default_rng(7)
+    n, d, draws = 160, 5, 250
+    found = []
+    for _ in range(draws):
+        x = rng.normal(size=(n, d))
+        y = 0.9 * x + 0.2 * rng.normal(size=(n, d)) + 0.1
+        a, b = sample(y), sample(x)
+        found.append(jackknife(fr.distance(a.gaussian(), b.gaussian()), fr.leave_one_out(a, b)))
+    target = np.mean([f.value for f in found])
+    covered = np.mean([f.low <= target <= f.high for f in found])
+    assert 0.90 <= covered <= 0.99

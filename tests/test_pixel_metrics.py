@@ -165,3 +165,13 @@ def test_lpips_heads_in_the_wheel_are_the_pinned_ones():
     for net, trunk in lpips_extractor.TRUNKS.items():
         digest = hashlib.sha256(lpips_extractor.head_file(net).read_bytes()).hexdigest()
         assert trunk.head == f"sha256:{digest}"
+
+
+@pytest.mark.parametrize("net", ["alex", "vgg", "squeeze"])
+def test_lpips_trunks_have_torchvisions_layout(net):
+    from torchvision import models
+
+    build = {"alex": models.alexnet, "vgg": models.vgg16, "squeeze": models.squeezenet1_1}[net]
+    with torch.device("meta"):
+        wanted, got = build(weights=None).features, lpips_extractor.features(net)
+    assert [str(layer) for layer in got] == [str(layer) for layer in wanted]

@@ -62,12 +62,37 @@ TRUNKS = {
 
 
 def features(net: str) -> nn.Sequential:
-    """The trunk's `features` as torchvision builds them, without weights."""
-    from torchvision import models
+    """The trunk's `features` in torchvision's layout, without weights.
 
-    build = {"alex": models.alexnet, "vgg": models.vgg16, "squeeze": models.squeezenet1_1}[net]
-    layers: nn.Sequential = build(weights=None).features
-    return layers
+    AlexNet and VGG-16 are built here: importing torchvision's model zoo takes longer than the rest of LPIPS."""
+    from torch import nn
+
+    if net == "squeeze":
+        from torchvision import models
+
+        squeeze: nn.Sequential = models.squeezenet1_1(weights=None).features
+        return squeeze
+    layers: list[nn.Module] = []
+    into = 3
+    if net == "alex":
+        plan = (
+            (64, 11, 4, 2, True),
+            (192, 5, 1, 2, True),
+            (384, 3, 1, 1, False),
+            (256, 3, 1, 1, False),
+            (256, 3, 1, 1, True),
+        )
+        for out, kernel, stride, padding, pool in plan:
+            layers += [nn.Conv2d(into, out, kernel, stride, padding), nn.ReLU(inplace=True)]
+            layers += [nn.MaxPool2d(3, 2)] if pool else []
+            into = out
+        return nn.Sequential(*layers)
+    for out, count in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
+        for _ in range(count):
+            layers += [nn.Conv2d(into, out, 3, 1, 1), nn.ReLU(inplace=True)]
+            into = out
+        layers.append(nn.MaxPool2d(2, 2))
+    return nn.Sequential(*layers)
 
 
 def head_file(net: str) -> Path:
