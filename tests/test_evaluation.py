@@ -202,3 +202,33 @@ def test_a_step_is_part_of_the_revision(suite: str, photos: Path, tmp_path: Path
     assert first.record.model.revision == "w1;step=100"
     assert second.record.options["step"] == 200
     assert len(read_all(tmp_path / "out")[0]) == 2
+
+
+def test_chunks_are_measured_apart_and_reduced_together(suite: str, photos: Path, tmp_path: Path) -> None:
+    whole = _values(_run(suite, photos, tmp_path / "one"))
+    for chunks in ("0:1", "1:2", "2:"):
+        assert not _run(suite, photos, tmp_path / "out", chunks=chunks).records
+    assert not (tmp_path / "out" / "records").exists()
+    again = toys.Patches()
+    assert _values(_run(suite, photos, tmp_path / "out", again)) == whole
+    assert again.encoded == 0
+    with pytest.raises(UsageError, match="A:B"):
+        _run(suite, photos, tmp_path / "out", chunks="first")
+
+
+def test_two_identical_runs_at_once_take_turns(suite: str, photos: Path, tmp_path: Path) -> None:
+    import threading
+
+    results: list[Any] = []
+    models = [toys.Patches(), toys.Patches()]
+
+    def run(model: Any) -> None:
+        results.append(_values(_run(suite, photos, tmp_path / "out", model)))
+
+    threads = [threading.Thread(target=run, args=(model,)) for model in models]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(results) == 2 and results[0] == results[1]
+    assert sum(model.encoded for model in models) == 10

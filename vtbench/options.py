@@ -17,6 +17,7 @@ class Options:
     data: folder, tar, shards, ``hf:``, parquet or ``.npz``. out: the results folder. protocol: protocols to add. resolution: pixels
     (None: the suite's). tokens: budgets of prefix models. subset: a named subset (``5k``), balanced over labels, by hash of the id.
     limit: the first n samples (its rows are `limited`: never ranked). device: ``cpu``, ``cuda:0`` (None: a GPU if there is one).
+    chunks: ``A:B`` measures these chunks only and writes no record (array jobs); the same without it reduces.
     batch_size: None chooses 16 on a CPU and 64 on a GPU, so that equal commands have equal batches.
     """
 
@@ -40,11 +41,13 @@ class Options:
     baselines: bool = True
     alarms: bool = True
     fresh: bool = False
+    chunks: str | None = None
     weights: str | None = None
     state_key: str = "auto"
     allow_code: bool = False
 
     def __post_init__(self) -> None:
+        self.chunk_range()
         if self.limit is not None and self.limit < 1:
             raise UsageError(f"--limit {self.limit}: at least 1")
         if self.batch_size is not None and self.batch_size < 1:
@@ -57,6 +60,15 @@ class Options:
             raise UsageError("--resolution is in pixels, at least 1")
         if any(t < 1 for t in self.tokens):
             raise UsageError("--tokens is at least 1")
+
+    def chunk_range(self) -> slice | None:
+        """The chunks to measure; None for all."""
+        if self.chunks is None:
+            return None
+        first, colon, last = self.chunks.partition(":")
+        if not colon or not all(part.isdigit() or not part for part in (first, last)):
+            raise UsageError(f"--chunks {self.chunks}: A:B, from 0", "Such as --chunks 0:100")
+        return slice(int(first or 0), int(last) if last else None)
 
     @classmethod
     def of(cls, **given: Any) -> Options:

@@ -95,6 +95,11 @@ def reconstruct(
     dry_run: bool = typer.Option(
         False, "--dry-run", help="Say what would be done, with counts of passes, forwards and bytes."
     ),
+    chunks: str | None = typer.Option(
+        None,
+        envvar="VTBENCH_CHUNKS",
+        help="Measure only chunks A:B (array jobs); the same command without it reduces.",
+    ),
     fresh: bool = typer.Option(False, "--fresh", envvar="VTBENCH_FRESH", help="Measure anew what is already measured."),
     out: str = typer.Option("results", envvar="VTBENCH_OUT", help="The results folder."),
     json: bool = typer.Option(False, "--json", help="Print the rows as JSON on stdout, and nothing else."),
@@ -138,12 +143,16 @@ def reconstruct(
         alarms=not no_alarms,
         allow_code=allow_code,
         fresh=fresh,
+        chunks=chunks,
     )
     if dry_run:
         _dry_run(evaluator, model)
         return
     results = [evaluator(spec) for spec in model]
     if not group.first:
+        return
+    if chunks is not None:
+        talk.say(f"chunks {chunks} are measured; the same command without --chunks writes the results")
         return
     if grid:
         from vtbench.report.grid import write_grid
