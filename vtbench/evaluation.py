@@ -6,6 +6,7 @@ import hashlib
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from vtbench import zoo
 from vtbench.alarms import raised
 from vtbench.api import Extractor, Tokenizer
+from vtbench.atomic import held
 from vtbench.data import Dataset, choose, open_dataset
 from vtbench.engine.chunks import cut
 from vtbench.engine.run import fill, fill_model
@@ -164,10 +166,7 @@ class Evaluator:
     # ------------------------------------------------------------------------------------ one run
 
     def _run(self, model: Tokenizer, opened: Opened, step: int | None, command: str | None) -> Record | None:
-        from vtbench.passes import Bench
-
         o, suite, dataset = self.options, opened.suite, opened.dataset
-        started = now()
         if o.strict and dataset.problems:
             raise BadSample(f"{dataset.problems[0][0]}: {dataset.problems[0][1]}")
         if o.tokens and not model.capabilities.prefix:
@@ -175,8 +174,32 @@ class Evaluator:
         plan = self.plan(model, opened)
         revision = model.revision + (f";step={step}" if step is not None else "")
         identity = run_id(
-            model.name, revision, model.params, suite.digest(), dataset.revision, {**self._moving(), "budget": model.budget}
+            model.name,
+            revision,
+            model.params,
+            suite.digest(),
+            dataset.revision,
+            {**self._moving(), "budget": model.budget},
         )
+        lock = Path(o.store()) / "locks" / f"{identity}.lock"
+        with held(lock, self._waiting) if ranks().first else nullcontext():
+            return self._held_run(model, opened, plan, identity, revision, step, command)
+
+    def _held_run(
+        self,
+        model: Tokenizer,
+        opened: Opened,
+        plan: Plan,
+        identity: str,
+        revision: str,
+        step: int | None,
+        command: str | None,
+    ) -> Record | None:
+        """One run, while no other process measures it."""
+        from vtbench.passes import Bench
+
+        o, suite, dataset = self.options, opened.suite, opened.dataset
+        started = now()
         device = o.resolved_device()
         keep = self._keep(plan, dataset, identity)
         bench = Bench(
@@ -192,7 +215,7 @@ class Evaluator:
         bench._open = self._opened_networks
         store = Store(o.store(), self.talk.warn)
         reducer, worked = self._measure(model, plan, opened, bench, store)
-        if not ranks().first:
+        if not ranks().first or o.chunks is not None:
             return None
         with bench.stage("metrics"):
             reduced = reducer.reduce()
@@ -246,10 +269,6 @@ class Evaluator:
         write_instances(out, identity, collect(reducer, () if keep is None else keep.ids))
         return record
 
-    def _moving(self) -> dict[str, Any]:
-        """What moves a value besides model, suite and data."""
-        return self.options.moving()
-
     def _measure(self, model: Tokenizer, plan: Plan, opened: Opened, bench: Bench, store: Store) -> tuple[Reducer, int]:
         """Fill the store; what reads it, and how many chunks needed work."""
         o, suite = self.options, opened.suite
@@ -260,14 +279,21 @@ class Evaluator:
 
         def measure() -> None:
             nonlocal worked
-            mine = group.share(chunks)
+            mine = group.share(chunks[o.chunk_range() or slice(None)])
             with self.talk.task(title, sum(len(c.samples) for c in mine)) as task:
                 worked = fill(plan, mine, store, bench, fresh=o.fresh, advance=lambda n, _: task.advance(n))
-            if group.first and chunks:
+            if group.first and chunks and o.chunks is None:
                 fill_model(plan, chunks[0], store, bench, fresh=o.fresh)
 
         group.together(measure)
         return Reducer(plan, store, chunks, facts=_facts(model), limited=o.limit is not None), worked
+
+    def _moving(self) -> dict[str, Any]:
+        """The options that are part of a run's id."""
+        return self.options.moving()
+
+    def _waiting(self) -> None:
+        self.talk.say("another process measures this very run: waiting for it")
 
     def _alarms(self, model: Tokenizer, plan: Plan, opened: Opened, reducer: Reducer) -> list[Alarm]:
         """Common mistakes seen in the measurements."""
