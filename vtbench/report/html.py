@@ -51,6 +51,7 @@ def page(records: Sequence[Record], out: Path, *, title: str = "", limit: int = 
         protocols=protocol_table(records),
         remarks=remarks(records),
         number=number,
+        correlation=lambda r: "constant" if math.isnan(r) else f"{r:+.2f}",
     )
 
 
@@ -92,7 +93,9 @@ def tables(records: Sequence[Record]) -> list[dict[str, Any]]:
             dict.fromkeys(f"{r.dataset.name} (n = {r.dataset.n})" for r in columns[suite, resolution].values())
         )
         where = f"{suite} at {resolution} px" if resolution else f"{suite} at native size"
-        out.append({"title": where, "data": data, "heads": heads, "rows": body, "more": sum(bool(r["more"]) for r in body)})
+        out.append(
+            {"title": where, "data": data, "heads": heads, "rows": body, "more": sum(bool(r["more"]) for r in body)}
+        )
     return out
 
 

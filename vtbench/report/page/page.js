@@ -28,9 +28,9 @@
   if (!source) return;
   const { models, metrics, items, pictures } = JSON.parse(source.textContent);
   const number = (v) => {
+    if (v === "inf" || v === "-inf") return v === "inf" ? "∞" : "−∞";
     const x = Number(v);
     if (v === undefined || v === null || Number.isNaN(x)) return "–";
-    if (v === "inf" || x === Infinity) return "∞";
     return Math.abs(x) >= 1000 || Number.isInteger(x) ? String(Math.round(x * 100) / 100) : x.toPrecision(4);
   };
   const value = (v) => (v === "inf" ? Infinity : v === "-inf" ? -Infinity : Number(v));
