@@ -11,11 +11,20 @@ from vtbench.tokens import entropy
 
 def mutual_information(x: np.ndarray, y: np.ndarray, size: int) -> float:
     """Miller-Madow mutual information in bits of paired symbols below `size` (at most 256)."""
-    joint = np.bincount(x.astype(np.int64) * size + y, minlength=size * size)
-    table = joint.reshape(size, size)
-    return (
-        entropy.miller_madow(table.sum(axis=1)) + entropy.miller_madow(table.sum(axis=0)) - entropy.miller_madow(joint)
-    )
+    return of_table(x, y, size, size)
+
+
+def of_table(x: np.ndarray, y: np.ndarray, rows: int, columns: int) -> float:
+    """Miller-Madow mutual information in bits of paired symbols, `x` below `rows` and `y` below `columns`."""
+    joint = np.bincount(x.astype(np.int64) * columns + y, minlength=rows * columns)
+    table = joint.reshape(rows, columns)
+    parts = entropy.miller_madow(table.sum(axis=1)) + entropy.miller_madow(table.sum(axis=0))
+    return parts - entropy.miller_madow(joint)
+
+
+def entropy_of(x: np.ndarray) -> float:
+    """Miller-Madow entropy in bits of symbols."""
+    return entropy.miller_madow(np.bincount(x))
 
 
 def clusters(codebook: np.ndarray, number: int, seed: int) -> np.ndarray:

@@ -26,7 +26,8 @@ class TokenFile:
     """Token ids on disk, images x positions (x codebooks), and what they are.
 
     codebook_size: one K for all codebooks, or one each. grid: ``(h, w)`` of the positions, or () for a sequence. pixels: of one
-    input image, 0 when unknown. codebook: float ``[K, d]``; labels: int ``[M]``.
+    input image, 0 when unknown. codebook: float ``[K, d]``; labels: int ``[M]``; parts: int ``[M, N]``, the part of the
+    picture that a position shows, -1 for none.
     """
 
     path: Path
@@ -38,6 +39,7 @@ class TokenFile:
     pixels: int = 0
     codebook: np.ndarray | None = None
     labels: np.ndarray | None = None
+    parts: np.ndarray | None = None
     name: str = "tokens"
     member: str = ""
     held: np.ndarray | None = field(default=None, repr=False, compare=False)
@@ -133,6 +135,8 @@ def measurements(file: TokenFile, groups: int = 50) -> Measurements:
         columns["pixels"] = HeldColumn(np.full(1, file.pixels), np.zeros(1, np.int64))
     if file.codebook is not None:
         columns["codebook"] = HeldColumn(file.codebook, np.zeros(len(file.codebook), np.int64))
+    if file.parts is not None:
+        columns["parts"] = HeldColumn(file.parts)
     table = {"label": file.labels} if file.labels is not None else {}
     return Measurements(columns, table, image_groups(count, groups), {"n": count, "pixels": file.pixels or None})
 
@@ -167,7 +171,7 @@ def open_tokens(
     """Open a file of tokens; arguments stand in for what it does not say, or overrule it.
 
     .npz: arrays `tokens` (integers ``[M, N]`` or ``[M, N, C]``, -1 pads), `codebook_size`, optional `grid`, `ordered`, `pixels`,
-    `codebook`, `labels`. .safetensors: the same names, scalars as tensors or as metadata. .parquet: a list column `tokens` (rows may
+    `codebook`, `labels`, `parts`. .safetensors: the same names, scalars as tensors or as metadata. .parquet: a list column `tokens` (rows may
     differ in length), the rest in the file's key-value metadata. Raises `UsageError` for a missing file or another kind, `BadData` for
     ids that are not integers, an unknown codebook size, a grid that does not fit, or an empty array."""
     where = Path(path)
@@ -203,6 +207,9 @@ def open_tokens(
     labels = facts.get("labels")
     if labels is not None and np.shape(labels) != (shape[0],):
         raise BadData(f"{where} has {np.size(labels)} labels for {shape[0]} images")
+    parts = facts.get("parts")
+    if parts is not None and np.shape(parts) != shape[:2]:
+        raise BadData(f"the parts of {where} have the shape {list(np.shape(parts))}, not {list(shape[:2])}")
     size = pixels if pixels is not None else int(facts.get("pixels", 0))
     flag = ordered if ordered is not None else bool(facts.get("ordered", False))
-    return TokenFile(where, shape, dtype, sizes, cells, flag, size, book, labels, where.stem, member, held)
+    return TokenFile(where, shape, dtype, sizes, cells, flag, size, book, labels, parts, where.stem, member, held)

@@ -17,7 +17,7 @@ import numpy as np
 
 from vtbench.errors import BadData, MissingPackage
 
-NAMES = ("codebook_size", "grid", "ordered", "pixels", "codebook", "labels")
+NAMES = ("codebook_size", "grid", "ordered", "pixels", "codebook", "labels", "parts")
 """What a file may say beside its tokens."""
 
 Opened = tuple[tuple[int, ...], np.dtype[Any], str, dict[str, Any], "np.ndarray | None"]
