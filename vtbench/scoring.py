@@ -17,23 +17,23 @@ def score(
     reference: Any,
     metrics: Sequence[str] | None = None,
     *,
-    suites: str | Sequence[str] = ("reconstruction-256",),
+    suites: str | Sequence[str] = ("images",),
     device: str = "cpu",
     **options: Any,
 ) -> Result:
     """Score reconstructions against their originals.
 
-    fake, reference: both arrays or tensors ``[N, 3, H, W]`` in [0, 1] (paired by position), or both places on disk (a folder, a tar,
-    ...; paired by sample id). metrics: names, as `Meter` takes them (arrays only). suites and options: as for `Evaluator` (places
-    only).
+    fake, reference: both arrays or tensors ``[N, 3, H, W]`` in [0, 1] (paired by position), or both places on disk: folders, tars, ``.npz``,
+    ...; paired by sample id, or else compared as sets; the reference may be statistics. metrics: names, as `Meter` takes them (arrays only).
+    suites and options: as for `vtbench.scorer.Scorer` (places only; by default the suite `images`).
     """
     places = isinstance(fake, (str, PathLike)), isinstance(reference, (str, PathLike))
     if all(places):
-        from vtbench.evaluation import Evaluator
+        from vtbench.scorer import Scorer
 
         if metrics is not None:
             raise UsageError("metrics= is for arrays", "For places on disk name a suite: suites=[...]")
-        return Evaluator(suites, data=str(reference), device=device, **options)(f"precomputed:{fake}")
+        return Scorer(str(fake), str(reference), suites, device=device, **options)()
     if any(places):
         raise UsageError("score takes two arrays or two places on disk, not one of each")
     from vtbench.meter import Meter

@@ -27,6 +27,7 @@ COMMANDS = {
     "reconstruct": "vtbench.cli.reconstruct:reconstruct",
     "models": "vtbench.cli.models:app",
     "tokens": "vtbench.cli.tokens:tokens",
+    "score": "vtbench.cli.score:score",
     "suites": "vtbench.cli.suites:app",
     "metrics": "vtbench.cli.metrics:app",
     "weights": "vtbench.cli.weights:app",

@@ -1,0 +1,194 @@
+"""Reference statistics: the mean and covariance of a reference's features, in a file that says under which protocol.
+
+A file of vtbench's own is an ``.npz`` with ``mu`` ``[2048]`` and ``sigma`` ``[2048, 2048]`` (pool3), where measured ``mu_s`` and ``sigma_s`` ``[2023]`` (sFID's), and ``vtbench``:
+a JSON text with the protocol's name, digest and fields, the network's digests, the resolution, n, and the dataset's name and revision. Files of clean-fid,
+pytorch-fid and ADM's evaluator hold the same arrays and say nothing, so the user has to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vtbench import registry
+from vtbench.atomic import replace_file
+from vtbench.errors import BadData, UsageError, VtbenchError
+from vtbench.suite import Protocol, protocol_names
+
+ARRAYS = {"pool3": ("mu", "sigma", 2048), "sfid": ("mu_s", "sigma_s", 2023)}
+FACTS = "vtbench"
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What a file holds. moments: head -> (mean, covariance), float64. protocol: the name, said by the file or by the user;
+    digest: of that protocol, "" when the user said so. images: whether the file holds images too."""
+
+    path: Path
+    moments: Mapping[str, tuple[np.ndarray, np.ndarray]]
+    protocol: str
+    digest: str = ""
+    network: Mapping[str, str] = field(default_factory=dict)
+    resolution: int | None = None
+    n: int = 0
+    dataset: str = ""
+    revision: str = ""
+    ids: str = ""
+    images: bool = False
+    adm: bool = False
+
+    def refusal(self, protocol: Protocol, resolution: int | None, head: str, network: Mapping[str, str]) -> str:
+        """Why these statistics cannot stand for the reference under a protocol; empty when they can."""
+        if protocol.name != self.protocol:
+            return f"{self.path.name} holds statistics under the protocol {self.protocol}, not {protocol.name}"
+        if self.digest and protocol.digest() != self.digest:
+            return f"{self.path.name} was made under another version of the protocol {self.protocol} ({self.digest}, not {protocol.digest()})"
+        if self.digest and resolution != self.resolution:
+            return (
+                f"{self.path.name} holds statistics at {self.resolution or 'native'} px, not {resolution or 'native'}"
+            )
+        for part, value in self.network.items():
+            if part != "head" and network.get(part) != value:
+                return f"{self.path.name} was made with another {part} of the feature network"
+        if head not in self.moments:
+            return f"{self.path.name} holds no statistics of {head} features"
+        return ""
+
+
+def ids_digest(ids: Sequence[str]) -> str:
+    """Digest of a set of ids."""
+    return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()[:16]
+
+
+def read_statistics(where: str, said: str | None = None) -> Statistics | None:
+    """The statistics in an ``.npz``; None when it holds none, or when `said` is ``images``.
+
+    said: the protocol that the user names for a file that does not say. Raises `BadData` (damaged, pickled, wrong shapes, an indefinite
+    covariance) and `UsageError` (no protocol is known, or another one than the file's)."""
+    path = Path(where).expanduser()
+    if path.suffix != ".npz" or not path.is_file():
+        if said not in (None, "images"):
+            raise UsageError(f"--reference-protocol {said}: {where} is no .npz of statistics")
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            names = set(archive.files)
+            if not names & {"mu", "sigma"} or said == "images":
+                return None
+            wanted = [n for a, b, _ in ARRAYS.values() for n in (a, b) if n in names]
+            held = {name: archive[name] for name in wanted}
+            facts = json.loads(str(archive[FACTS])) if FACTS in names else {}
+    except (OSError, EOFError, zipfile.BadZipFile) as error:
+        raise BadData(f"{where} is no whole .npz: {error}", "Fetch it again") from error
+    except ValueError as error:
+        pickled = "pickled" in str(error) or "allow_pickle" in str(error)
+        why = "it holds pickled objects, which are never executed" if pickled else str(error)
+        raise BadData(f"{where} cannot be read: {why}", "Save mu and sigma as plain arrays") from error
+    protocol = _protocol_of(path, facts, said, "arr_0" in names)
+    return Statistics(
+        path=path,
+        moments=_moments(where, held),
+        protocol=protocol,
+        digest=facts.get("protocol_digest", ""),
+        network=facts.get("network", {}),
+        resolution=facts.get("resolution"),
+        n=int(facts.get("n", 0)),
+        dataset=facts.get("dataset", ""),
+        revision=facts.get("dataset_revision", ""),
+        ids=facts.get("ids", ""),
+        images="arr_0" in names,
+        adm="mu_s" in names and not facts,
+    )
+
+
+def _protocol_of(path: Path, facts: Mapping[str, Any], said: str | None, images: bool) -> str:
+    if facts:
+        own = str(facts.get("protocol", ""))
+        if said is not None and said != own:
+            raise UsageError(
+                f"{path.name} says that it was made under the protocol {own}, not {said}",
+                "Leave --reference-protocol away",
+            )
+        return own
+    if said is None:
+        ways = "Name it: --reference-protocol clean (clean-fid's files), pytorch-fid, torch-fidelity or adm"
+        raise UsageError(
+            f"{path.name} holds statistics and does not say under which protocol they were made",
+            ways + (", or images to use its images alone" if images else ""),
+        )
+    if said.split("+")[0] not in protocol_names():
+        from vtbench.errors import UnknownName
+
+        raise UnknownName("protocol", said, protocol_names())
+    return said
+
+
+def _moments(where: str, held: Mapping[str, np.ndarray]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    gaussian = registry.resolve("vtbench.metrics._frechet:of_statistics")
+    found = {}
+    for head, (mu, sigma, d) in ARRAYS.items():
+        if mu not in held and sigma not in held:
+            continue
+        if mu not in held or sigma not in held:
+            raise BadData(f"{where} has {mu if mu in held else sigma} without {sigma if mu in held else mu}")
+        mean, covariance = held[mu], held[sigma]
+        if mean.shape != (d,) or covariance.shape != (d, d) or {mean.dtype.kind, covariance.dtype.kind} - set("f"):
+            raise BadData(
+                f"{where}: {mu} {mean.dtype} {list(mean.shape)} and {sigma} {covariance.dtype} {list(covariance.shape)}, not floats [{d}] and [{d}, {d}]",
+                "Statistics are of pool3 features of the FID Inception",
+            )
+        try:
+            gaussian(mean, covariance)
+        except BadData as error:
+            raise BadData(
+                f"{where}: {error.message}", "The file is damaged, or its covariance was made in too low a precision"
+            ) from error
+        found[head] = (mean.astype(np.float64), covariance.astype(np.float64))
+    return found
+
+
+def moments_of(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and covariance (ddof 1) of features ``[n, d]``, float64. Raises `BadData` below two rows or for values that are not finite."""
+    flat = np.asarray(rows).reshape(len(rows), -1)
+    if len(flat) < 2 or not np.isfinite(flat).all():
+        raise BadData(f"statistics need finite features of at least 2 images, and there are {len(flat)}")
+    shift = flat[:1024].mean(0, dtype=np.float64)
+    first, second = np.zeros(flat.shape[1]), np.zeros((flat.shape[1], flat.shape[1]))
+    for start in range(0, len(flat), 4096):
+        slab = flat[start : start + 4096].astype(np.float64) - shift
+        first += slab.sum(0)
+        second += slab.T @ slab
+    mean = first / len(flat)
+    return mean + shift, (second - len(flat) * np.outer(mean, mean)) / (len(flat) - 1)
+
+
+def write_statistics(
+    path: Path, features: Mapping[str, np.ndarray], protocol: Protocol, facts: Mapping[str, Any]
+) -> None:
+    """Write features' statistics with everything that a reader must compare. features: head -> ``[n, d]``; facts: `network`, `resolution`,
+    `dataset`, `dataset_revision`, `ids`."""
+    arrays: dict[str, np.ndarray] = {}
+    for head, rows in features.items():
+        mu, sigma, _ = ARRAYS[head]
+        arrays[mu], arrays[sigma] = moments_of(rows)
+    said = {
+        "protocol": protocol.name,
+        "protocol_digest": protocol.digest(),
+        "protocol_fields": {"input": dict(protocol.input), "view": dict(protocol.view)},
+        "n": len(next(iter(features.values()))),
+        **facts,
+    }
+    held = io.BytesIO()
+    np.savez(held, **arrays, **{FACTS: np.array(json.dumps(said, sort_keys=True))})  # type: ignore[arg-type]
+    try:
+        replace_file(Path(path), held.getvalue())
+    except OSError as error:
+        raise VtbenchError(f"cannot write {path}: {error.strerror or error}", "Name another file") from error

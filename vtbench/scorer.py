@@ -1,0 +1,385 @@
+"""Images against a reference, through the same plan, store and reduction as a model's run.
+
+Paired (the same ids on both sides): the images take the place of a model's output. Not paired: the run's samples are both sets, one after the
+other; stations of the output are measured on the images, stations of the ground truth on the reference, and only metrics that
+compare sets apply. A reference of statistics has no samples at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from vtbench import alarms
+from vtbench.api import INPUT, OUTPUT, Tokenizer
+from vtbench.data import Dataset, choose, open_dataset
+from vtbench.engine.chunks import cut
+from vtbench.engine.run import fill
+from vtbench.engine.store import Store
+from vtbench.errors import UsageError
+from vtbench.evaluation import Evaluator, Opened
+from vtbench.given import GivenPairs, GivenSet
+from vtbench.options import Options
+from vtbench.plan import Cell, Plan, make_plan
+from vtbench.progress import Silent
+from vtbench.record import Alarm
+from vtbench.reduce import Reducer
+from vtbench.reference import ids_digest, read_statistics, write_statistics
+from vtbench.result import Result
+from vtbench.sets import SetReducer, named, only, restrict
+from vtbench.suite import load_suite
+
+if TYPE_CHECKING:
+    from vtbench.passes import Bench
+
+Pairing = Literal["auto", "ids", "none"]
+LOOKED_AT = 16  # images whose size decides the resolution when none is given
+VALIDATION = re.compile(r"(^|/)ILSVRC2012_val_\d{8}")
+TRAINING = re.compile(r"(^|/)n\d{8}_\d+(_n\d{8})?$")
+
+
+def paired(fake: Sequence[str], reference: Sequence[str], how: Pairing = "auto") -> bool:
+    """Whether two sets of ids are pairs. auto: they are when the ids are the same or most of the smaller side's are on the other side; they
+    are not when none is. Raises `UsageError` for anything between, and for `ids` when none is shared."""
+    if how == "none":
+        return False
+    shared = len(set(fake) & set(reference))
+    least = min(len(set(fake)), len(set(reference)))
+    if how == "ids" and not shared:
+        raise UsageError(
+            f"no id is on both sides (such as '{fake[0]}' and '{reference[0]}')",
+            "Ids are paths without the extension; --pairing none compares the sets",
+        )
+    if how == "ids" or not shared:
+        return bool(shared)
+    numbers = all(i.isdigit() for i in (*fake[:50], *reference[:50]))
+    if numbers and len(fake) != len(reference):
+        return False  # positions in arrays of different lengths, not names
+    if shared * 2 >= least:
+        return True
+    alone = [i for i in fake if i not in set(reference)]
+    raise UsageError(
+        f"{shared} of {len(fake)} ids are in the reference and {len(alone)} are not (such as '{alone[0]}'): neither pairs nor two sets",
+        "--pairing ids measures the pairs there are, --pairing none compares the sets",
+    )
+
+
+@dataclass(frozen=True)
+class _Side:
+    dataset: Dataset
+    where: str
+
+
+class Scorer(Evaluator):
+    """Scores images against a reference. ``Scorer("samples.npz", "imagenet.npz", reference_protocol="adm")()``.
+
+    fake: images in any container. reference: images, or an ``.npz`` of statistics. suites: what is measured. pairing: `auto`, `ids`, `none`.
+    reference_protocol: the protocol of statistics that do not say it, or `images` to use the images of a file that holds both. name: what
+    the table calls the images (their place's own name without it). options: as for `Evaluator`."""
+
+    def __init__(
+        self,
+        fake: str,
+        reference: str,
+        suites: str | Sequence[str] = ("images",),
+        *,
+        pairing: Pairing = "auto",
+        reference_protocol: str | None = None,
+        name: str | None = None,
+        talk: Silent | None = None,
+        **options: Any,
+    ) -> None:
+        self.options = Options.of(**{"baselines": False, **options})
+        self.talk = talk or Silent()
+        if pairing not in ("auto", "ids", "none"):
+            raise UsageError(f"--pairing {pairing}: auto, ids or none")
+        self._extractors, self._opened_networks, self._controls = {}, set(), {}
+        names = (suites,) if isinstance(suites, str) else tuple(suites)
+        loaded = [load_suite(n, extra_protocols=self.options.protocol) for n in names]
+        self.statistics = read_statistics(reference, reference_protocol)
+        self.images = self._open(fake)
+        self.truth = None if self.statistics and not self.statistics.images else self._open(reference)
+        self.name = name or Path(fake.rstrip("/")).name.partition(".")[0] or "images"
+        ids = [s.id for s in self.images.dataset.samples]
+        self.paired = (
+            self.truth is not None
+            and not self.statistics
+            and paired(ids, [s.id for s in self.truth.dataset.samples], pairing)
+        )
+        if not self.paired:
+            self.talk.say("the images are compared as sets: they are not paired with the reference")
+        side = self._side_length()
+        dataset = self.truth.dataset if self.truth else self._of_statistics()
+        self.opened = [
+            Opened(replace(s, resolutions=(side,)) if s.resolutions == (0,) else s, dataset, reference) for s in loaded
+        ]
+        self.last: tuple[Plan, Reducer] | None = None
+
+    def _open(self, where: str) -> _Side:
+        o = self.options
+        reader = {"metadata": o.metadata} if o.metadata else {}
+        dataset = open_dataset(where, options=reader, cache=o.store())
+        if o.subset or o.limit:
+            dataset = choose(dataset, subset=o.subset, limit=o.limit)
+        for what, count in dataset.notes.items():
+            self.talk.say(f"{where}: {count} {what}")
+        return _Side(dataset, where)
+
+    def _of_statistics(self) -> Dataset:
+        assert self.statistics is not None
+        digest = hashlib.sha256(self.statistics.path.read_bytes()).hexdigest()
+        return Dataset(self.statistics.dataset or f"statistics:{self.statistics.path.stem}", f"sha256:{digest}", ())
+
+    def _side_length(self) -> int:
+        """The side of the images where most of the first ones are squares of one size; 0 (native) otherwise."""
+        from vtbench.errors import BadSample
+
+        sizes: Counter[tuple[int, int]] = Counter()
+        for sample in self.images.dataset.samples[:LOOKED_AT]:
+            try:
+                sizes[sample.image(exif="ignore").size] += 1
+            except BadSample:
+                continue  # counted and named where it is measured
+        (width, height), count = max(sizes.items(), key=lambda item: item[1], default=((0, 0), 0))
+        return width if width == height and 2 * count > sum(sizes.values()) else 0
+
+    def __call__(
+        self, model: Tokenizer | str | None = None, *, step: int | None = None, command: str | None = None
+    ) -> Result:
+        """Measure; the record's model is the images."""
+        dataset = self.images.dataset
+        given: Tokenizer = (
+            GivenPairs(dataset, self.name, self.images.where) if self.paired else GivenSet(self.name, dataset.revision)
+        )
+        return super().__call__(given, step=step, command=command)
+
+    # ------------------------------------------------------------------------------------ what applies
+
+    def plan(self, model: Tokenizer, opened: Opened) -> Plan:
+        """The suite's plan, without what images alone cannot tell."""
+        o = self.options
+        watched: Literal["none", "pairs", "sets"] = "none" if not o.alarms else "pairs" if self.paired else "sets"
+        facts: Tokenizer = model if self.paired else GivenSet("images", "images")
+        plan = make_plan(
+            opened.suite,
+            facts,
+            resolutions=tuple(o.resolution) or tuple(r or None for r in opened.suite.resolutions),
+            device=o.resolved_device(),
+            made=self._extractors,
+            slice_by=o.slice_by,
+            alarms=watched,
+        )
+        plan = restrict(plan, lambda cell: self._decide(cell, plan))
+        if self.statistics and not any(self._stands(c) for c in plan.cells):
+            raise UsageError(
+                self._no_use(plan), f"--protocol {self.statistics.protocol} adds it to the suite's metrics"
+            )
+        return plan
+
+    def _no_use(self, plan: Plan) -> str:
+        refused = [self._refusal(c, plan) for c in plan.cells if c.metric.compares == "moments"]
+        assert self.statistics is not None
+        return next(filter(None, refused), f"no metric of the suite uses the statistics in {self.statistics.path.name}")
+
+    def _stands(self, cell: Cell) -> bool:
+        """Whether the statistics stand for a cell's reference."""
+        return not cell.skip and cell.metric.compares == "moments" and "reference" not in cell.needs
+
+    def _refusal(self, cell: Cell, plan: Plan) -> str:
+        if self.statistics is None or "reference" not in cell.needs:
+            return ""
+        station, head = cell.needs["reference"]
+        network = (
+            self._extractors[station.extractor, station.args][1]
+            if (station.extractor, station.args) in self._extractors
+            else {}
+        )
+        return self.statistics.refusal(cell.protocol, cell.resolution, head, network)
+
+    def _decide(self, cell: Cell, plan: Plan) -> tuple[str, Iterable[str]]:
+        stations = {name: station for name, (station, _) in cell.needs.items()}
+        extractors = [plan.extractors.get((s.extractor, s.args)) for s in stations.values()]
+        if any(e is not None and e.takes == "model" for e in extractors):
+            return "needs the model itself, and only its images are here", ()
+        if any(s.at not in (INPUT, OUTPUT) for s in stations.values()):
+            return "needs other passes of the model, and only its images are here", ()
+        if self.paired:
+            return "", ()
+        if any(e is not None and e.takes == "tokens" for e in extractors):
+            return "needs the model's tokens, and only its images are here", ()
+        truth = any(e is not None and e.takes == "pair" for e in extractors) or any(
+            s.at == INPUT for s in stations.values()
+        )
+        if truth and cell.metric.compares == "pairs":
+            return "compares pairs, and the images are not paired with the reference by id", ()
+        if self.statistics is None or not truth:
+            return "", ()
+        if cell.metric.compares == "moments":
+            refused = self._refusal(cell, plan)
+            if not refused:
+                return "", ("reference",)
+            if not self.statistics.images:
+                return refused, ()
+        if not self.statistics.images:
+            return f"needs the reference's images, and {self.statistics.path.name} holds its statistics alone", ()
+        return "", ()
+
+    def _moving(self) -> dict[str, Any]:
+        moved = super()._moving() | ({} if self.paired else {"pairing": "none"})
+        if self.statistics:
+            moved["reference_protocol"] = self.statistics.protocol
+            moved["reference_statistics"] = self.statistics.path.name
+        return moved
+
+    # ------------------------------------------------------------------------------------ measuring
+
+    def _measure(self, model: Tokenizer, plan: Plan, opened: Opened, bench: Bench, store: Store) -> tuple[Reducer, int]:
+        if self.paired:
+            reducer, worked = super()._measure(model, plan, opened, bench, store)
+        else:
+            reducer, worked = self._measure_sets(model, plan, opened, bench, store)
+        self.last = plan, reducer
+        return reducer, worked
+
+    def _measure_sets(
+        self, model: Tokenizer, plan: Plan, opened: Opened, bench: Bench, store: Store
+    ) -> tuple[Reducer, int]:
+        o = self.options
+        images = cut(self.images.dataset.samples, opened.suite.chunk)
+        truth = cut(self.truth.dataset.samples, opened.suite.chunk) if self.truth else []
+        count = len(self.images.dataset.samples)
+        worked = 0
+        for title, chunks, part in (
+            (f"{self.name} · {opened.suite.name}", images, only(plan, lambda s: s.at.model())),
+            (f"reference · {opened.suite.name}", truth, only(plan, lambda s: not s.at.model())),
+        ):
+            if not part.stations or not chunks:
+                continue
+            with self.talk.task(title, sum(len(c.samples) for c in chunks)) as task:
+                worked += fill(part, chunks, store, bench, fresh=o.fresh, advance=lambda n, _: task.advance(n))
+        facts: dict[str, Any] = {"model": self.name}
+        if self.statistics:
+            facts["reference_statistics"] = self.statistics.moments
+        reducer = SetReducer(
+            plan,
+            store,
+            named(images, "images", 0),
+            named(truth, "reference", count),
+            facts=facts,
+            limited=o.limit is not None,
+        )
+        return reducer, worked
+
+    def _alarms(self, model: Tokenizer, plan: Plan, opened: Opened, reducer: Reducer) -> list[Alarm]:
+        found = [] if not self.paired else super()._alarms(model, plan, opened, reducer)
+        if not self.paired:
+            looks: dict[bool, Mapping[str, Any]] = {}
+            for station, heads in plan.stations.items():
+                if station.extractor == "alarms-set":
+                    looks[station.at.model()] = {h: reducer.column(station, h).array() for h in heads}
+            if len(looks) == 2:
+                found += alarms.of_sets(looks[True], looks[False])
+            found += alarms.of_plan(plan, reducer)
+            found += alarms.of_digests(
+                *({s.id: s.digest for s in d} for d in (self.images.dataset.samples, opened.dataset.samples))
+            )
+            wanted = len(opened.dataset.samples) if self.statistics is None else self.statistics.n
+            found += alarms.of_counts(len(self.images.dataset.samples), wanted)
+        return found + self._reference_alarms(opened)
+
+    def _reference_alarms(self, opened: Opened) -> list[Alarm]:
+        """A reference that is not the reconstructions' own originals."""
+        fake = [s.id for s in self.images.dataset.samples]
+        validation = sum(bool(VALIDATION.search(i)) for i in fake)
+        if self.paired or not (opened.suite.task == "reconstruct" or validation > len(fake) / 2):
+            return []
+        why = (
+            "the suite measures reconstructions"
+            if opened.suite.task == "reconstruct"
+            else f"{validation} of {len(fake)} ids are ImageNet's validation images"
+        )
+        statistics = self.statistics
+        if statistics and statistics.ids == ids_digest(fake):
+            return []
+        truth = [s.id for s in opened.dataset.samples]
+        training = sum(bool(TRAINING.search(i)) for i in truth)
+        if statistics and statistics.adm:
+            what = f"{statistics.path.name} is laid out as ADM's batch for generated images (statistics of the training set)"
+        elif statistics:
+            what = f"{statistics.path.name} holds statistics of {statistics.dataset or 'images that it does not name'}"
+        elif training > len(truth) / 2:
+            what = f"{training} of {len(truth)} ids of the reference are ImageNet's training images"
+        else:
+            what = f"the reference's ids are others (such as '{truth[0]}')"
+        return [
+            Alarm(
+                name="other-reference",
+                message=f"{why}, and {what}: an rFID's reference is the same images, cropped alike",
+                data={"statistics": statistics.path.name if statistics else "", "training": training},
+            )
+        ]
+
+    # ------------------------------------------------------------------------------------ saving statistics
+
+    def measure_reference(self) -> None:
+        """Measure the reference's features alone, for `save_statistics`."""
+        from vtbench.passes import Bench
+
+        o, opened = self.options, self.opened[0]
+        model = GivenSet(self.name, "images")
+        plan = restrict(
+            self.plan(model, opened),
+            lambda c: ("" if c.metric.compares == "moments" else "only statistics are wanted", ("fake",)),
+        )
+        plan = only(plan, lambda s: s.at == INPUT and not s.extractor.startswith("alarms"))
+        device = o.resolved_device()
+        bench = Bench(
+            model, plan, batch_size=o.resolved_batch(device), device=device, workers=o.workers, strict=o.strict
+        )
+        self._measure(model, plan, opened, bench, Store(o.store(), self.talk.warn))
+
+    def save_statistics(self, path: Path) -> list[Path]:
+        """Write the reference's statistics, as they were measured, one file a protocol; ``{protocol}`` in the name stands for it. Call after measuring."""
+        if self.last is None:
+            raise UsageError("nothing was measured yet")
+        plan, reducer = self.last
+        found: dict[str, dict[str, Any]] = {}
+        cells: dict[str, Cell] = {}
+        for cell in plan.cells:
+            if cell.metric.compares == "moments" and not cell.skip and "reference" in cell.needs:
+                station, head = cell.needs["reference"]
+                if station.extractor == "inception":
+                    found.setdefault(cell.protocol.name, {})[head] = reducer.column(station, head).array()
+                    cells[cell.protocol.name] = cell
+        if not found:
+            raise UsageError("no Fréchet distance was measured against images, so there are no statistics to save")
+        if len(found) > 1 and "{protocol}" not in path.name:
+            raise UsageError(
+                f"--save-statistics {path}: one file for {len(found)} protocols ({', '.join(found)})",
+                "Put {protocol} into the name",
+            )
+        if path.suffix != ".npz":
+            raise UsageError(f"--save-statistics {path}: the name ends in .npz")
+        assert self.truth is not None
+        lost = {f.id.removeprefix("reference/") for f in reducer.failures}
+        ids = [s.id for s in self.truth.dataset.samples if s.id not in lost]
+        written = []
+        for name, features in found.items():
+            cell = cells[name]
+            station, _ = cell.needs["reference"]
+            facts = {
+                "network": dict(self._extractors[station.extractor, station.args][1]),
+                "resolution": cell.resolution,
+                "dataset": self.truth.dataset.name,
+                "dataset_revision": self.truth.dataset.revision,
+                "ids": ids_digest(ids),
+            }
+            target = path.with_name(path.name.replace("{protocol}", name))
+            write_statistics(target, features, cell.protocol, facts)
+            written.append(target)
+        return written

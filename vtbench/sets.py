@@ -1,0 +1,65 @@
+"""Two sets of images in one run: the plan cut to what applies, and columns that are read from either side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from vtbench.api import INPUT
+from vtbench.engine.chunks import Chunk
+from vtbench.engine.store import Store
+from vtbench.plan import Cell, Plan, Station
+from vtbench.reduce import Reducer
+
+
+def restrict(plan: Plan, decide: Callable[[Cell], tuple[str, Iterable[str]]]) -> Plan:
+    """A plan with some cells skipped or freed of some needs. decide: cell -> (why it is skipped or "", names of needs to leave out)."""
+    cells = []
+    stations: dict[Station, set[str]] = {}
+    for cell in plan.cells:
+        why, without = decide(cell)
+        left = {name: need for name, need in cell.needs.items() if name not in set(without)}
+        cell = replace(cell, skip=cell.skip or why, needs=left)
+        cells.append(cell)
+        if cell.skip:
+            continue
+        for station, head in (*cell.needs.values(), *cell.costs.values()):
+            if station in plan.stations:
+                stations.setdefault(station, set()).add(head)
+    points = {(s.prepared, s.at) for s in stations}
+    for station, heads in plan.stations.items():
+        looks = station.extractor.startswith("alarms")
+        if (
+            looks
+            and any(p == station.prepared for p, _ in points)
+            and (station.at != INPUT or any(at == INPUT for _, at in points))
+        ):
+            stations[station] = set(heads)
+    return replace(plan, cells=cells, stations=stations)
+
+
+def only(plan: Plan, keep: Callable[[Station], bool]) -> Plan:
+    """A plan with some of its stations."""
+    return replace(plan, stations={s: h for s, h in plan.stations.items() if keep(s)})
+
+
+class SetReducer(Reducer):
+    """Reads two sets: stations of the output from the first chunks, of the ground truth from the others."""
+
+    def __init__(self, plan: Plan, store: Store, images: Sequence[Chunk], truth: Sequence[Chunk], **how: Any) -> None:
+        self._images, self._truth = list(images), list(truth)
+        super().__init__(plan, store, [*self._images, *self._truth], **how)
+
+    def chunks_of(self, station: Station) -> Sequence[Chunk]:
+        """The chunks that a station is measured on."""
+        return self._images if station.at.model() else self._truth
+
+
+def named(chunks: Sequence[Chunk], side: str, start: int) -> list[Chunk]:
+    """Chunks of one side in the union of both: ids get the side's name in front, places move on; the content's key stays."""
+    out = []
+    for chunk in chunks:
+        samples = tuple(replace(s, id=f"{side}/{s.id}") for s in chunk.samples)
+        out.append(Chunk(chunk.index, start + chunk.start, samples, chunk.key))
+    return out
