@@ -166,9 +166,11 @@ def rankable(entry: Entry) -> str:
 
 def overlap(a: Row, b: Row) -> bool:
     """Whether two values tie: their intervals overlap; without intervals, only equal values do."""
-    spans = []
-    for row in (a, b):
-        assert row.value is not None
-        low, high = row.ci_low, row.ci_high
-        spans.append((row.value if low is None else low, row.value if high is None else high))
-    return spans[0][0] <= spans[1][1] and spans[1][0] <= spans[0][1]
+    (low_a, high_a), (low_b, high_b) = span(a), span(b)
+    return low_a <= high_b and low_b <= high_a
+
+
+def span(row: Row) -> tuple[float, float]:
+    """A row's interval; its value twice when it has none."""
+    assert row.value is not None
+    return (row.value if row.ci_low is None else row.ci_low, row.value if row.ci_high is None else row.ci_high)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vtbench.comparable import Entry, overlap, rankable, why_not
+from vtbench.comparable import Entry, rankable, span, why_not
 from vtbench.report.numbers import arrow
 from vtbench.report.sheet import Cell, Heading, Mark, Section, Sheet
 
@@ -35,7 +37,7 @@ def boards(everything: Iterable[Entry], *, all_protocols: bool = False) -> list[
     """Group entries into boards. Measured ones come first, so that published ones join a board of the same protocol and data."""
     chosen = [e for e in everything if all_protocols or e.row.recommended]
     chosen.sort(key=lambda e: e.record is None)
-    groups: dict[tuple[Any, ...], list[Entry]] = {}
+    groups: dict[tuple[Any, ...], list[list[Entry]]] = {}
     reasons: dict[tuple[Any, ...], list[tuple[Entry, str]]] = {}
     for entry in chosen:
         row = entry.row
@@ -44,24 +46,27 @@ def boards(everything: Iterable[Entry], *, all_protocols: bool = False) -> list[
         if reason:
             reasons.setdefault((*where, entry.dataset, row.protocol), []).append((entry, reason))
             continue
-        for key, group in groups.items():
-            if key[:3] == where and not why_not(group[0], entry):
+        place = (*where, entry.dataset, row.protocol)
+        for group in groups.setdefault(place, []):
+            if not why_not(group[0], entry):
                 group.append(entry)
                 break
         else:
-            fresh = (*where, entry.dataset, row.protocol, len(groups))
-            groups[fresh] = [entry]
-    return [_ranked(group, reasons.get(key[:5], [])) for key, group in groups.items()]
+            groups[place].append([entry])
+    return [_ranked(group, reasons.get(place, [])) for place, found in groups.items() for group in found]
 
 
 def _ranked(group: list[Entry], left_out: list[tuple[Entry, str]]) -> Board:
-    up = group[0].row.higher_is_better
+    up = bool(group[0].row.higher_is_better)
     group = sorted(_latest(group), key=lambda e: (-_value(e) if up else _value(e), e.model))
-    ranks = []
-    for entry in group:
-        better = [o for o in group if (_value(o) > _value(entry) if up else _value(o) < _value(entry))]
-        ranks.append(1 + sum(not overlap(o.row, entry.row) for o in better))
-    return Board(group, ranks, [_on_frontier(e, group, bool(up)) for e in group], left_out)
+    spans = [span(e.row) for e in group]
+    # A model is ahead when its whole interval lies on the better side: count them in the sorted list of inner ends.
+    inner = sorted(low for low, _ in spans) if up else sorted(high for _, high in spans)
+    if up:
+        ranks = [1 + len(inner) - bisect_right(inner, high) for _, high in spans]
+    else:
+        ranks = [1 + bisect_left(inner, low) for low, _ in spans]
+    return Board(group, ranks, _frontier(group, up), left_out)
 
 
 def _latest(group: Sequence[Entry]) -> list[Entry]:
@@ -84,18 +89,16 @@ def _value(entry: Entry) -> float:
     return entry.row.value
 
 
-def _on_frontier(entry: Entry, group: Sequence[Entry], up: bool) -> bool | None:
-    """Whether nothing costs at most as many bits and is better (None: bits unknown)."""
-    if entry.row.bpp is None:
-        return None
-    for other in group:
-        if other is entry or other.row.bpp is None:
-            continue
-        gain = _value(other) - _value(entry) if up else _value(entry) - _value(other)
-        saved = entry.row.bpp - other.row.bpp
-        if gain >= 0 and saved >= 0 and (gain > 0 or saved > 0):
-            return False
-    return True
+def _frontier(group: Sequence[Entry], up: bool) -> list[bool | None]:
+    """For each entry whether nothing costs at most as many bits and is better (None: bits unknown)."""
+    priced = [(e.row.bpp, -_value(e) if up else _value(e), i) for i, e in enumerate(group) if e.row.bpp is not None]
+    out: list[bool | None] = [None] * len(group)
+    best, at = math.inf, -math.inf
+    for bits, loss, i in sorted(priced):
+        out[i] = loss < best or (loss == best and bits == at)
+        if loss < best:
+            best, at = loss, bits
+    return out
 
 
 def lines(found: Sequence[Board], *, pareto: bool = False) -> list[dict[str, Any]]:
