@@ -34,7 +34,7 @@ class _Kernels:
         return kernel(x, x), kernel(y, y), kernel(x, y)
 
 
-def _by_groups(matrix: np.ndarray, rows_of: np.ndarray, columns_of: np.ndarray, count: int) -> np.ndarray:
+def group_sums(matrix: np.ndarray, rows_of: np.ndarray, columns_of: np.ndarray, count: int) -> np.ndarray:
     """Sums of a matrix over pairs of groups, ``[G, G]``."""
     tall = np.zeros((count, matrix.shape[1]))
     np.add.at(tall, rows_of, matrix)
@@ -43,7 +43,7 @@ def _by_groups(matrix: np.ndarray, rows_of: np.ndarray, columns_of: np.ndarray, 
     return out.T
 
 
-def _without(table: np.ndarray) -> np.ndarray:
+def sums_without(table: np.ndarray) -> np.ndarray:
     """``[1 + G]``: the total of a group table, then the total without each group's row and column."""
     total = table.sum()
     left = total - table.sum(0) - table.sum(1) + np.diagonal(table)
@@ -56,9 +56,9 @@ def discrepancies(
     """Unbiased MMD^2 of one subset: ``[1 + G]``, whole and without each group."""
     xx, yy, xy = k
     sums = [
-        _without(_by_groups(xx, gx, gx, count)),
-        _without(_by_groups(yy, gy, gy, count)),
-        _without(_by_groups(xy, gx, gy, count)),
+        sums_without(group_sums(xx, gx, gx, count)),
+        sums_without(group_sums(yy, gy, gy, count)),
+        sums_without(group_sums(xy, gx, gy, count)),
     ]
     out = -2 * sums[2]
     sizes = []

@@ -10,6 +10,7 @@ from vtbench import registry
 from vtbench.suite import load_protocol, load_suite, protocol_names, suite_names
 
 IMAGE = {
+    "fd_dinov2", "cmmd", "dino_cosine", "clip_cosine",
     "psnr", "ssim", "ms_ssim", "lpips", "mse", "mae", "fid", "sfid", "kid",
     "inception_score", "precision", "recall", "density", "coverage",
 }  # fmt: skip

@@ -24,6 +24,8 @@ EXTRACTOR_TARGETS: dict[str, str] = {
     "pixels": "vtbench.extractors.pixels:Pixels",
     "lpips": "vtbench.extractors.lpips:LPIPS",
     "inception": "vtbench.extractors.inception:Inception",
+    "dinov2": "vtbench.extractors.dinov2:DINOv2",
+    "clip": "vtbench.extractors.clip:CLIP",
     "tokens": "vtbench.extractors.tokens:TokenRows",
     "parseq": "vtbench.extractors.parseq:PARSeq",
     "easyocr": "vtbench.extractors.easyocr:EasyOCR",
