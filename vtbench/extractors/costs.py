@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -196,10 +197,10 @@ class _Measured:
             self._decode(count)
             self._wait()
             return float(torch.cuda.max_memory_allocated(self.device))
+        self._tokens.clear()
         before = _resident_reset()
         if before is None:
             return float("nan")
-        self._tokens.pop(count, None)
         self._decode(count)
         peak = _status("VmHWM")
         return float("nan") if peak is None else float(max(0, peak - before))
@@ -223,7 +224,12 @@ def _status(field: str) -> int | None:
 
 
 def _resident_reset() -> int | None:
-    """Resets the process's peak resident set (Linux); the present one in bytes, or None where that cannot be done."""
+    """Resets the process's peak resident set (Linux); the present one in bytes, or None where that cannot be done.
+
+    What the allocator keeps for later is given back first (glibc), or memory that earlier runs used would hide what this one uses."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
