@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from vtbench.api import Capabilities, Condition, Stream, Tokens
 from vtbench.errors import MissingWeights, UsageError
-from vtbench.weights import joint_digest, load_state
+from vtbench.weights import digest, find, load_state
 from vtbench.zoo import maskgit
 from vtbench.zoo.card import Card
 from vtbench.zoo.clip_text import ClipText
@@ -319,15 +319,15 @@ class TATiTok(TiTok):
         allow_code: bool = False,
         unit: Literal["auto", "yes", "no"] = "auto",
     ) -> None:
-        super().__init__(card=card, weights=weights, state_key=state_key, allow_code=allow_code, unit=unit)
         if card is None:
             raise MissingWeights(
                 "TA-TiTok needs CLIP's text encoder beside its own weights",
                 "Name it with its card: --model tatitok-...",
             )
-        files = card.locate(weights)
-        self.clip = ClipText(load_state(files["clip"], allow_code=allow_code))
-        self.revision = joint_digest([files["weights"], files["clip"]])
+        own, clip = _files(card, weights)
+        self._open(None, own, state_key, allow_code, unit=unit)
+        self.clip = ClipText(load_state(clip, allow_code=allow_code))
+        self.revision = f"{self.revision}+{digest(clip)}"
 
     def _text(self, tokens: Tokens) -> Tensor | None:
         if self.clip is None:
@@ -342,3 +342,12 @@ class TATiTok(TiTok):
         if self.clip is not None:
             self.clip.to(self._device)
         return self
+
+
+def _files(card: Card, weights: Path | None) -> tuple[Path, Path]:
+    """TA-TiTok's weights and CLIP's: of a checkpoint given by itself, only the former lie there, and the latter on the weights path."""
+    if weights is None or weights.is_dir():
+        files = card.locate(weights)
+        return files["weights"], files["clip"]
+    clip = next(file for file in card.files if file.role == "clip")
+    return weights, find(clip.wanted(), what="of CLIP's text encoder", way_out=card.how_to_get(clip))
