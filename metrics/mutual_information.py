@@ -23,7 +23,7 @@ def needs_codebook(p: Fields) -> Mapping[str, Need]:
     unit="bits",
     fields=("sample_tokens", "null_seed", "mi_codes", "mi_offsets"),
     title="Mutual information between the tokens of two positions some cells apart (dy,dx), pooled over the image",
-    source="Miller-Madow over at most 256 classes (k-means of the codebook above that), minus the mean of shuffles; never plug-in at full K",
+    source="Miller-Madow over at most 256 classes (k-means of the codebook above that), minus the mean between images; never plug-in at full K",
     tolerance=1e-3,
     groups=50,
 )
@@ -58,6 +58,10 @@ def _of(study: Study, p: Fields, book: np.ndarray | None) -> Iterator[Value]:
         a, b = ids[:, : height - down, : width - right], ids[:, down:, right:]
         there = (a >= 0) & (b >= 0)
         pairs = int(there.sum())
+        if len(ids) < 2:
+            why = "one image: there is no other to shuffle with"
+            yield Value(status="skipped", why=why, slice=name, n=pairs)
+            continue
         classes = study.size
         if study.size > most:
             classes = dependence.classes_that_fit(study.size, pairs, most)
@@ -65,13 +69,14 @@ def _of(study: Study, p: Fields, book: np.ndarray | None) -> Iterator[Value]:
             why = f"{pairs} pairs cannot fill a table of {classes} x {classes} classes"
             yield Value(status="skipped", why=why, slice=name, n=pairs)
             continue
-        x, y = a[there], b[there]
         if study.size > classes:
             assert book is not None
-            owner = dependence.clusters(book, classes, study.seed)
-            x, y = owner[x], owner[y]
+            owner = np.append(dependence.clusters(book, classes, study.seed), -1)  # -1 stays absent
+            a, b = owner[a], owner[b]
+        x, y = a[there], b[there]
         images = np.broadcast_to(study.sample_groups[:, None, None], there.shape)[there]
-        value, null = _above_shuffles(x, y, classes, rng)
+        null = _between_images(a, b, classes, rng)
+        value = dependence.mutual_information(x, y, classes) - null
         groups = np.full(int(study.groups.max()) + 1, math.nan)
         for g in np.unique(study.sample_groups):
             keep = images != g
@@ -82,7 +87,16 @@ def _of(study: Study, p: Fields, book: np.ndarray | None) -> Iterator[Value]:
         yield Value(value=null, n=pairs, slice=f"{name};null=shuffled", notes={"classes": classes})
 
 
-def _above_shuffles(x: np.ndarray, y: np.ndarray, classes: int, rng: np.random.Generator) -> tuple[float, float]:
-    """(estimate minus the mean of three shuffles, that mean): what the estimator sees in independent pairs of the same counts."""
-    null = float(np.mean([dependence.mutual_information(x, rng.permutation(y), classes) for _ in range(3)]))
-    return dependence.mutual_information(x, y, classes) - null, null
+def _between_images(a: np.ndarray, b: np.ndarray, classes: int, rng: np.random.Generator) -> float:
+    """What the estimator sees between the first position of one image and the second of another, mean of three pairings: the bias of as
+    many pairs, clustered in images as they are, and what the positions' own frequencies make alike."""
+    found = []
+    for _ in range(3):
+        # A random cycle pairs no image with itself.
+        cycle = rng.permutation(len(a))
+        other = np.empty(len(a), np.int64)
+        other[cycle] = np.roll(cycle, 1)
+        moved = b[other]
+        there = (a >= 0) & (moved >= 0)
+        found.append(dependence.mutual_information(a[there], moved[there], classes))
+    return float(np.mean(found))

@@ -70,6 +70,8 @@ def _probe(m: Measurements, p: Fields, how: str) -> Iterator[Value]:
                 recipe = probing.LinearRecipe(p["linear_batch"], p["linear_rate"], p["linear_epochs"])
                 right = probing.linear_correct(*given, recipe)
             notes = {"tap": tap, "classes": len(used), "train": int(learn.sum()), "chance": 100.0 / len(used)}
+            if how == "linear":
+                notes["batch"] = min(int(p["linear_batch"]), max(1, int(learn.sum()) // probing.STEPS))
             image = study.sample_images[test]
             yield Value(samples=100.0 * right, image=image, slice=name, notes=notes, keep=False)
 
@@ -97,7 +99,7 @@ def knn_accuracy(m: Measurements, p: Fields) -> Iterator[Value]:
     better="higher",
     fields=(*FIELDS, "linear_batch", "linear_rate", "linear_epochs"),
     title="Top-1 accuracy of a linear probe on cached token features; the tap is in the slice",
-    source="MAE's linear protocol (He et al. 2022): LARS, batch 16384, base rate 0.1, no decay, 90 epochs. Half of each class trains",
+    source="MAE's linear protocol (He et al. 2022): LARS, batch 16384, base rate 0.1, no decay, 90 epochs (smaller batches for small sets). Half of each class trains",
     tolerance=1e-2,
     groups=50,
     fitted=True,

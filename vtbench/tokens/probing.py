@@ -7,11 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+STEPS = 16
+"""The fewest steps of an epoch."""
+
 
 @dataclass(frozen=True)
 class LinearRecipe:
     """MAE's linear probing (He et al. 2022, appendix A): LARS with momentum 0.9, batch 16384, base rate 0.1 per 256, no decay, 90 epochs,
-    10 of warm-up, cosine; features normalised by batch-norm statistics without affine parameters."""
+    10 of warm-up, cosine; features normalised by batch-norm statistics without affine parameters. A set too small for 16 such batches an
+    epoch is cut into 16 smaller ones at the same rate (LARS makes steps relative to the weights), or nothing would be learnt."""
 
     batch: int = 16384
     base_rate: float = 0.1
@@ -43,8 +47,8 @@ def linear_correct(
     mean, spread = train.mean(axis=0), train.std(axis=0)
     x = (train - mean) / (spread + 1e-6)
     classes = int(max(labels.max(), truth.max())) + 1
-    batch = min(recipe.batch, len(x))
-    rate = recipe.base_rate * batch / 256
+    batch = min(recipe.batch, max(1, len(x) // STEPS))
+    rate = recipe.base_rate * recipe.batch / 256
     rng = np.random.default_rng(recipe.seed)
     weight, bias = rng.normal(0, 0.01, (x.shape[1], classes)), np.zeros(classes)
     speed_w, speed_b = np.zeros_like(weight), np.zeros_like(bias)
