@@ -57,10 +57,10 @@ class Opened:
     where: str
 
 
-def open_suite(name: str, options: Options, talk: Silent | None = None) -> Opened:
+def open_suite(name: str | Suite, options: Options, talk: Silent | None = None) -> Opened:
     """Load a suite and the data that it runs on. `UsageError` when it has none of its own and none was given."""
     talk = talk or Silent()
-    suite = load_suite(name, extra_protocols=options.protocol)
+    suite = name if isinstance(name, Suite) else load_suite(name, extra_protocols=options.protocol)
     bundled = suite.data.get("bundled")
     where = options.data or (str(Path(__file__).parent / bundled) if bundled else "")
     if not where:
@@ -101,11 +101,11 @@ class Evaluator:
     """
 
     def __init__(
-        self, suites: str | Sequence[str] = ("reconstruction-256",), *, talk: Silent | None = None, **options: Any
+        self, suites: str | Suite | Sequence[str | Suite] = ("reconstruction-256",), *, talk: Silent | None = None, **options: Any
     ) -> None:
         self.options = Options.of(**options)
         self.talk = talk or Silent()
-        names = (suites,) if isinstance(suites, str) else tuple(suites)
+        names = (suites,) if isinstance(suites, (str, Suite)) else tuple(suites)
         self.opened = [open_suite(name, self.options, self.talk) for name in names]
         self._extractors: dict[Any, tuple[Extractor, Mapping[str, str]]] = {}
         self._opened_networks: set[int] = set()

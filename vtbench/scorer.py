@@ -21,7 +21,7 @@ from vtbench.data import Dataset, choose, open_dataset
 from vtbench.engine.chunks import cut
 from vtbench.engine.run import fill
 from vtbench.engine.store import Store
-from vtbench.errors import UsageError
+from vtbench.errors import BadSample, UsageError
 from vtbench.evaluation import Evaluator, Opened
 from vtbench.given import GivenPairs, GivenSet
 from vtbench.options import Options
@@ -31,14 +31,15 @@ from vtbench.record import Alarm
 from vtbench.reduce import Reducer
 from vtbench.reference import ids_digest, read_statistics, write_statistics
 from vtbench.result import Result
-from vtbench.sets import SetReducer, named, only, restrict
-from vtbench.suite import load_suite
+from vtbench.sets import SetReducer, named, only, pixels, restrict, share
+from vtbench.suite import Suite, load_suite
 
 if TYPE_CHECKING:
     from vtbench.passes import Bench
 
 Pairing = Literal["auto", "ids", "none"]
 LOOKED_AT = 16  # images whose size decides the resolution when none is given
+LOOKED_AT_ALL = 1000  # images up to which every size is looked at, to share forwards of protocols that crop differently
 VALIDATION = re.compile(r"(^|/)ILSVRC2012_val_\d{8}")
 TRAINING = re.compile(r"(^|/)n\d{8}_\d+(_n\d{8})?$")
 
@@ -86,7 +87,7 @@ class Scorer(Evaluator):
         self,
         fake: str,
         reference: str,
-        suites: str | Sequence[str] = ("images",),
+        suites: str | Suite | Sequence[str | Suite] = ("images",),
         *,
         pairing: Pairing = "auto",
         reference_protocol: str | None = None,
@@ -99,8 +100,8 @@ class Scorer(Evaluator):
         if pairing not in ("auto", "ids", "none"):
             raise UsageError(f"--pairing {pairing}: auto, ids or none")
         self._extractors, self._opened_networks, self._controls = {}, set(), {}
-        names = (suites,) if isinstance(suites, str) else tuple(suites)
-        loaded = [load_suite(n, extra_protocols=self.options.protocol) for n in names]
+        names = (suites,) if isinstance(suites, (str, Suite)) else tuple(suites)
+        loaded = [n if isinstance(n, Suite) else load_suite(n, extra_protocols=self.options.protocol) for n in names]
         self.statistics = read_statistics(reference, reference_protocol)
         self.images = self._open(fake)
         self.truth = None if self.statistics and not self.statistics.images else self._open(reference)
@@ -118,6 +119,7 @@ class Scorer(Evaluator):
         self.opened = [
             Opened(replace(s, resolutions=(side,)) if s.resolutions == (0,) else s, dataset, reference) for s in loaded
         ]
+        self._whole: tuple[int, int] | None = None
         self.last: tuple[Plan, Reducer] | None = None
 
     def _open(self, where: str) -> _Side:
@@ -137,7 +139,6 @@ class Scorer(Evaluator):
 
     def _side_length(self) -> int:
         """The side of the images where most of the first ones are squares of one size; 0 (native) otherwise."""
-        from vtbench.errors import BadSample
 
         sizes: Counter[tuple[int, int]] = Counter()
         for sample in self.images.dataset.samples[:LOOKED_AT]:
@@ -179,7 +180,24 @@ class Scorer(Evaluator):
             raise UsageError(
                 self._no_use(plan), f"--protocol {self.statistics.protocol} adds it to the suite's metrics"
             )
-        return plan
+        whole = self._whole_side()
+        return share(plan, lambda s: pixels(s, bytes_out=True, whole=whole))
+
+    def _whole_side(self) -> int | None:
+        """The side of all images of both sets where all are squares of one size; None otherwise, or where looking would take long."""
+        samples = [s for d in (self.images, self.truth) if d for s in d.dataset.samples]
+        if len(samples) > LOOKED_AT_ALL:
+            return None
+        if self._whole is None:
+            sizes = set()
+            for sample in samples:
+                try:
+                    sizes.add(sample.image(exif="ignore").size)
+                except BadSample:
+                    continue
+            self._whole = next(iter(sizes)) if len(sizes) == 1 else (0, 0)
+        width, height = self._whole
+        return width if width == height and width else None
 
     def _no_use(self, plan: Plan) -> str:
         refused = [self._refusal(c, plan) for c in plan.cells if c.metric.compares == "moments"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -37,6 +37,51 @@ def restrict(plan: Plan, decide: Callable[[Cell], tuple[str, Iterable[str]]]) ->
         ):
             stations[station] = set(heads)
     return replace(plan, cells=cells, stations=stations)
+
+
+def share(plan: Plan, kind: Callable[[Station], Hashable]) -> Plan:
+    """A plan in which stations of one kind, which measure the same pixels in the same way, are measured once: as the first of them."""
+    first: dict[Hashable, Station] = {}
+    same = {station: first.setdefault(kind(station), station) for station in plan.stations}
+    cells = [
+        replace(
+            cell,
+            needs={n: (same.get(s, s), h) for n, (s, h) in cell.needs.items()},
+            costs={n: (same.get(s, s), h) for n, (s, h) in cell.costs.items()},
+        )
+        for cell in plan.cells
+    ]
+    stations: dict[Station, set[str]] = {}
+    for station, heads in plan.stations.items():
+        stations.setdefault(same[station], set()).update(heads)
+    return replace(plan, cells=cells, stations=stations)
+
+
+def pixels(station: Station, *, bytes_out: bool, whole: int | None = None) -> Hashable:
+    """What decides a station's values. bytes_out: the output is 8-bit images, so no quantiser moves it. whole: the side of all images, where all
+    are squares of one size: a crop of that size then leaves them as they are, whatever resizes."""
+    fields = station.prepared.mapping()
+    if fields.get("library") == "torchvision":
+        fields["library"] = "pil"  # its Resize of PIL images is PIL's
+    if whole is not None and station.prepared.resolution == whole and fields.get("fit") in CROPS:
+        fields = {k: v for k, v in fields.items() if k == "exif"} | {"fit": "short-side-crop"}
+    view = station.view
+    if view.frame == "model" and (bytes_out or not station.at.model()) and fields.get("library", "pil") == "pil":
+        view = replace(view, quantise="round", reference="")
+    prepared = tuple(sorted(fields.items()))
+    return (
+        station.extractor,
+        station.args,
+        station.at,
+        view,
+        prepared,
+        station.prepared.resolution,
+        station.budget,
+        station.sample,
+    )
+
+
+CROPS = ("short-side-crop", "adm-crop", "cover-crop", "centre-crop", "squash")
 
 
 def only(plan: Plan, keep: Callable[[Station], bool]) -> Plan:

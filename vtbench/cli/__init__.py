@@ -28,6 +28,7 @@ COMMANDS = {
     "models": "vtbench.cli.models:app",
     "tokens": "vtbench.cli.tokens:tokens",
     "score": "vtbench.cli.score:score",
+    "explain": "vtbench.cli.explain:explain",
     "suites": "vtbench.cli.suites:app",
     "metrics": "vtbench.cli.metrics:app",
     "weights": "vtbench.cli.weights:app",
@@ -39,6 +40,7 @@ COMMANDS = {
     "table": "vtbench.cli.table:table",
     "report": "vtbench.cli.report:report",
     "leaderboard": "vtbench.cli.leaderboard:leaderboard",
+    "watch": "vtbench.cli.watch:watch",
 }
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from vtbench.cli.reconstruct import _json, _last_line, _numbers, _print
+from vtbench.cli.reconstruct import _json, _last_line, _numbers
 
 
 def score(
@@ -106,7 +106,11 @@ def score(
         if json:
             _json(results)
         else:
-            _print(results)
+            from rich.console import Console
+
+            from vtbench.report.terminal import show
+
+            show([r.record for r in results], Console(), everything=bool(protocol))
         _last_line(results, talk, out)
     if save_statistics:
         for path in scorer.save_statistics(Path(save_statistics)):
