@@ -158,13 +158,34 @@ def test_lpips_agrees_with_its_package_on_a_shared_trunk(net, pair):
         np.testing.assert_allclose(ours(a[1:], b[1:]), got[1:], rtol=1e-5)
 
 
-def test_lpips_heads_in_the_wheel_are_the_pinned_ones():
+def test_lpips_heads_in_the_wheels_are_the_pinned_ones():
     import hashlib
 
-    pytest.importorskip("lpips")
     for net, trunk in lpips_extractor.TRUNKS.items():
-        digest = hashlib.sha256(lpips_extractor.head_file(net).read_bytes()).hexdigest()
-        assert trunk.head == f"sha256:{digest}"
+        for package, folder in (("lpips", "weights/v0.1"), ("torchmetrics", "functional/image/lpips_models")):
+            path = lpips_extractor.carried(f"{net}.pth", {package: folder})
+            if path is not None:
+                assert trunk.head == f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+        assert lpips_extractor.head_file(net).is_file()
+
+
+def test_dists_agrees_with_torchmetrics_on_a_shared_trunk(pair, monkeypatch):
+    from torchmetrics.functional.image import dists as peer
+
+    from vtbench.extractors import dists
+
+    torch.manual_seed(0)
+    trunk = lpips_extractor.features("vgg")
+    for layer in trunk:
+        if isinstance(layer, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(layer.weight)
+    monkeypatch.setattr(peer, "vgg16", lambda weights: type("VGG", (), {"features": trunk}))
+    a, b = (t[:2, :, :75, :64] for t in pair)
+    wanted = peer.DISTSNetwork()(a, b)
+    ours = dists.Distance(trunk, dists.mixing())
+    np.testing.assert_allclose(ours(a, b), wanted.detach(), rtol=1e-4, atol=1e-6)
+    assert ours(a, a).abs().max() < 1e-5
+    np.testing.assert_allclose(ours(a[1:], b[1:]), ours(a, b)[1:], rtol=1e-4)
 
 
 @pytest.mark.parametrize("net", ["alex", "vgg", "squeeze"])

@@ -23,6 +23,7 @@ from vtbench.errors import UnknownName, UsageError
 EXTRACTOR_TARGETS: dict[str, str] = {
     "pixels": "vtbench.extractors.pixels:Pixels",
     "lpips": "vtbench.extractors.lpips:LPIPS",
+    "dists": "vtbench.extractors.dists:DISTS",
     "inception": "vtbench.extractors.inception:Inception",
     "dinov2": "vtbench.extractors.dinov2:DINOv2",
     "clip": "vtbench.extractors.clip:CLIP",

@@ -1,7 +1,7 @@
 """Learned perceptual image patch similarity, version 0.1, per image (Zhang et al. 2018, arXiv 1801.03924).
 
-The trunks are torchvision's ImageNet networks; the linear heads come in the wheel of the package `lpips`, whose own values are
-reproduced to 1e-5. Both images go through the trunk in one batch.
+The trunks are torchvision's ImageNet networks; the linear heads come in the wheels of `lpips` and torchmetrics. The package's own values
+are reproduced to 1e-5. Both images go through the trunk in one batch.
 """
 
 from __future__ import annotations
@@ -95,13 +95,21 @@ def features(net: str) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+def carried(relative: str, packages: Mapping[str, str]) -> Path | None:
+    """A file that one of the installed packages carries, without importing any. packages: name -> folder inside it."""
+    for package, folder in packages.items():
+        spec = importlib.util.find_spec(package)
+        for root in (spec.submodule_search_locations or ()) if spec else ():
+            path = Path(root) / folder / relative
+            if path.is_file():
+                return path
+    return None
+
+
 def head_file(net: str) -> Path:
-    """The linear head in the installed wheel of `lpips`; raises `MissingPackage`."""
-    spec = importlib.util.find_spec("lpips")
-    if spec is None or not spec.submodule_search_locations:
-        raise MissingPackage("lpips", "lpips", f"LPIPS ({net})")
-    path = Path(next(iter(spec.submodule_search_locations))) / "weights" / "v0.1" / f"{net}.pth"
-    if not path.is_file():
+    """The linear head, which the wheels of `lpips` and of torchmetrics carry alike; raises `MissingPackage`."""
+    path = carried(f"{net}.pth", {"lpips": "weights/v0.1", "torchmetrics": "functional/image/lpips_models"})
+    if path is None:
         raise MissingPackage("lpips>=0.1.4", "lpips", f"LPIPS ({net})")
     return path
 
