@@ -42,9 +42,10 @@ class Counts:
 
 
 def rebatched(
-    blocks: Iterable[tuple[np.ndarray, np.ndarray]], tokens: int = BATCH
+    blocks: Iterable[tuple[np.ndarray, np.ndarray]], tokens: int | None = None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Blocks of (image indices, ids ``[B, N]``) of equal width, joined or cut to about `tokens` ids each."""
+    """Blocks of (image indices, ids ``[B, N]``) of equal width, joined or cut to about `tokens` ids each (`BATCH`)."""
+    tokens = tokens or BATCH
     held: list[tuple[np.ndarray, np.ndarray]] = []
     size = 0
     for image, ids in blocks:
