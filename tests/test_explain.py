@@ -84,6 +84,8 @@ def test_candidates() -> None:
     assert [p.name for p in candidates("fid", ["clean"])] == ["torch-fidelity", "clean"]
     assert any("quantise" in p.name for p in candidates("fid", given=False))
     assert not any("quantise" in p.name for p in candidates("fid"))
+    assert {"vtbench+psnr_range=observed", "vtbench+psnr_over=set"} <= {p.name for p in candidates("psnr")}
+    assert "vtbench+ssim_window=uniform7" in {p.name for p in candidates("ssim")}
     with pytest.raises(UnknownName):
         suite_of(["fod"])
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from vtbench.errors import UnknownName, UsageError
 from vtbench.record import Row
-from vtbench.suite import Protocol, Suite, SuiteMetric, load_protocol, protocol_names
+from vtbench.suite import PARTS, Protocol, Suite, SuiteMetric, load_protocol, protocol_names
 
 BASE = {"fid": "torch-fidelity", "sfid": "torch-fidelity", "kid": "torch-fidelity"}
 METRICS = ("fid", "psnr", "ssim", "lpips")
@@ -44,6 +44,12 @@ def _affordable(name: str) -> Protocol:
     return load_protocol(f"{name}+dtype=float32") if protocol.view.get("dtype") == "float64" else protocol
 
 
+def _changed(base: Protocol, key: str, value: Any) -> Protocol:
+    """The base with one field changed, named as an override is; unlike an override the value may be of another type (a range of `observed`)."""
+    home = next(part for part in PARTS if key in getattr(base, part))
+    return replace(base, name=f"{base.name}+{key}={value}", **{home: {**getattr(base, home), key: value}})
+
+
 def candidates(metric: str, names: Sequence[str] = (), *, given: bool = True) -> list[Protocol]:
     """The protocols to try, the base first. names: only these (and the base). given: the outputs are 8-bit files, so that their quantiser and
     the encoder's mode cannot matter."""
@@ -68,7 +74,7 @@ def candidates(metric: str, names: Sequence[str] = (), *, given: bool = True) ->
             value = other.fields().get(key)
             if value is None or value == base.fields().get(key) or value == "float64" or key not in base.fields():
                 continue
-            changed = base.override({key: str(value)})
+            changed = _changed(base, key, value)
             found.setdefault(changed.name, changed)
     if metric == "fid":
         free = uncropped(base)

@@ -29,6 +29,7 @@ COMMANDS = {
     "tokens": "vtbench.cli.tokens:tokens",
     "score": "vtbench.cli.score:score",
     "explain": "vtbench.cli.explain:explain",
+    "audit": "vtbench.cli.audit:audit",
     "suites": "vtbench.cli.suites:app",
     "metrics": "vtbench.cli.metrics:app",
     "weights": "vtbench.cli.weights:app",
