@@ -123,3 +123,21 @@ def test_a_missing_half_is_named(tmp_path):
     (save(tmp_path) / "taesd_decoder.pth").unlink()
     with pytest.raises(MissingWeights, match="does not hold the decoder"):
         zoo.load("taesd-files", weights=tmp_path)
+
+
+def test_a_checkpoint_with_an_ema_is_two_models_and_auto_takes_the_ema(tmp_path):
+    save(tmp_path)
+    for half in ("encoder", "decoder"):
+        path = tmp_path / f"taesd_{half}.pth"
+        state = torch.load(path, weights_only=True)
+        torch.save({"model": state, "ema": {f"module.{k}": v * 2 for k, v in state.items()}}, path)
+    auto, plain, ema = (
+        zoo.load(f"taesd-files{key}", weights=tmp_path) for key in ("", ":state_key=model", ":state_key=ema")
+    )
+    weight = "0.weight"
+    assert torch.equal(auto.encoder.state_dict()[weight], ema.encoder.state_dict()[weight])
+    assert torch.equal(plain.encoder.state_dict()[weight] * 2, ema.encoder.state_dict()[weight])
+    assert any("EMA" in note for note in auto.notes) and any("module." in note for note in auto.notes)
+    assert plain.params == {"state_key": "model"} and len({auto.revision, plain.revision, ema.revision}) == 3
+    with pytest.raises(BadWeights, match="no entry 'best'"):
+        zoo.load("taesd-files", weights=tmp_path, state_key="best")

@@ -6,7 +6,7 @@ from typing import Literal
 import pytest
 
 from vtbench.errors import UnknownName, UsageError
-from vtbench.zoo.spec import parse, user_params
+from vtbench.zoo.spec import parse, user_params, with_states
 
 OFFERED = {"card": None, "weights": None, "state_key": "auto", "allow_code": False, "budget": None, "at": ""}
 
@@ -98,3 +98,11 @@ def test_a_parameter_without_a_default_must_be_given():
         user_params(lambda *, size: size, parse("m"), OFFERED, {})
     with pytest.raises(UsageError, match="needs a path"):
         user_params(lambda *, at: at, parse("m"), OFFERED, {})
+
+
+def test_both_states_of_a_checkpoint_are_two_models():
+    assert with_states(["a", "b:k=1"], "ema") == ["a", "b:k=1"]
+    both = with_states(["a", "b:k=1"], "both")
+    assert both == ["a:state_key=model", "a:state_key=ema", "b:k=1,state_key=model", "b:k=1,state_key=ema"]
+    spec = parse(both[-1])
+    assert spec.state_key == "ema" and spec.params == {"k": "1"} and spec.label() == "b:k=1,state_key=ema"

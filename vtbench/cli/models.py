@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -110,6 +111,42 @@ def show(
     for key, value in facts.items():
         for line in _lines(key.replace("_", " "), value):
             typer.echo(line)
+
+
+@app.command("verify")
+def verify(
+    name: str = typer.Argument(help="A model, as after --model."),
+    weights: Path | None = typer.Option(None, "--weights", help="A checkpoint instead of the card's."),
+    state_key: str = typer.Option("auto", "--state-key", help="Which entry of the checkpoint: auto, ema, model, ..."),
+    allow_code: bool = typer.Option(False, "--allow-code", help="Open files that may run code."),
+    image: Path | None = typer.Option(None, "--image", help="The picture whose tokens the card knows."),
+    resolution: int | None = typer.Option(None, "--resolution", help="Side of the photographs instead of the card's."),
+    device: str = typer.Option("cpu", "--device"),
+    json: bool = typer.Option(False, "--json", help="Print JSON on stdout."),
+) -> None:
+    """Check weights that are here: digest, keys, parameters, value range, a PSNR floor on photographs, known tokens. Exit code 3 when a check fails."""
+    from dataclasses import asdict
+
+    from vtbench.zoo.verify import verify as run
+
+    checks = run(
+        name,
+        weights=weights,
+        state_key=state_key,
+        allow_code=allow_code,
+        image=image,
+        device=device,
+        resolution=resolution,
+    )
+    if json:
+        import json as text
+
+        typer.echo(text.dumps([asdict(c) for c in checks], indent=1))
+    else:
+        for check in checks:
+            typer.echo(f"{check.result:8}{check.name}: {check.told}")
+    if any(c.result == "failed" for c in checks):
+        raise typer.Exit(3)
 
 
 def _asks(card: Card) -> str:

@@ -63,7 +63,9 @@ def reconstruct(
     ),
     weights: str | None = typer.Option(None, help="A checkpoint file for the model, instead of its card's."),
     state_key: str = typer.Option(
-        "auto", envvar="VTBENCH_STATE_KEY", help="Which state of a checkpoint: auto, ema, model."
+        "auto",
+        envvar="VTBENCH_STATE_KEY",
+        help="Which state of a checkpoint: auto (an EMA where there is one), ema, model, both (two rows).",
     ),
     device: str | None = typer.Option(
         None, envvar="VTBENCH_DEVICE", help="cpu, cuda:0 (default: a GPU if there is one)."
@@ -112,9 +114,11 @@ def reconstruct(
     from vtbench.evaluation import Evaluator
     from vtbench.progress import Silent, talker
     from vtbench.ranks import join
+    from vtbench.zoo.spec import with_states
 
     for spec in model:
         zoo.check(spec)
+
     group = join()
     talk = talker() if group.first else Silent()
     evaluator = Evaluator(
@@ -130,7 +134,7 @@ def reconstruct(
         metadata=metadata,
         slice_by=tuple(slice_by),
         weights=weights,
-        state_key=state_key,
+        state_key="auto" if state_key == "both" else state_key,
         device=device,
         dtype=dtype,
         batch_size=batch_size,
@@ -148,7 +152,7 @@ def reconstruct(
     if dry_run:
         _dry_run(evaluator, model)
         return
-    results = [evaluator(spec) for spec in model]
+    results = [evaluator(spec) for spec in with_states(model, state_key)]
     if not group.first:
         return
     if chunks is not None:

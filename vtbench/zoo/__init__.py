@@ -40,11 +40,12 @@ def load(
 ) -> Tokenizer:
     """The model that a spec names: ``tiny:tokens=64``, ``jpeg:quality=30``, ``diffusers:FOLDER``, ``precomputed:DIR``, ``FILE.py:build,k=v``, ``pkg.mod:attr``.
 
-    weights: a checkpoint instead of the card's. Raises `UnknownName` (nearest names), `UsageError` (a wrong parameter), `MissingWeights`, `BadWeights`,
+    weights: a checkpoint instead of the card's. state_key: which state of it (``name:state_key=ema`` stands before). Raises `UnknownName` (nearest names), `UsageError` (a wrong parameter), `MissingWeights`, `BadWeights`,
     `MissingPackage`; a system that has no adapter yet raises `VtbenchError` with what is missing and how to get it."""
     from vtbench.zoo.card import card as card_of
 
     asked = parse(spec)
+    state_key = asked.state_key or state_key
     if asked.is_code():
         from vtbench.zoo.python import load_callable
 
@@ -126,6 +127,8 @@ def _make(
         )
     if not made.params:
         made.params = {k: v for k, v in params.items() if v is not None}
+    if state_key != "auto" and "state_key" in passed:
+        made.params = {**made.params, "state_key": state_key}
     if asked.budget is not None:
         if not made.capabilities.prefix:
             raise UsageError(f"{asked.name} does not decode prefixes", "Leave tokens= away")

@@ -61,7 +61,7 @@ class Card:
     (with `tokens_min` when it varies). codebook: sizes, one per codebook of a position. bits: nominal bits of one image at `resolution`. parameters: in millions.
     value_range: what the network itself wants; the adapter converts. in_domain: data sets that the model was trained on (or on whose distribution). packages:
     modules that the adapter imports beyond vtbench's own. signature: a few keys with shapes that tell the checkpoint from all others, where `vtbench.zoo.layout` has no full list. published: numbers that its
-    authors claim, ``metric@dataset`` to value, as claims.
+    authors claim, ``metric@dataset`` to value, as claims. golden: known `tokens` of a picture (`image`, its `source`). needs: what a user must give besides the name.
     """
 
     name: str
@@ -102,6 +102,7 @@ class Card:
     signature: Mapping[str, Any] = field(default_factory=dict)
     published: Mapping[str, Any] = field(default_factory=dict)
     measured: Mapping[str, Any] = field(default_factory=dict)
+    golden: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     origin: str = "vtbench"
 
@@ -175,6 +176,8 @@ class Card:
                 self.locate()
             except MissingWeights:
                 return f"no weights here ({', '.join(f.path or f.names[0] for f in self.files)})"
+        elif self.needs.startswith("--weights"):
+            return f"give {self.needs}"
         elif self.route == "library" and self.hub and not weights.here(self.hub):
             return f"no weights here (hub repository {self.hub})"
         return ""

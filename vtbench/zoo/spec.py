@@ -20,13 +20,15 @@ _PAIR = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
 
 @dataclass(frozen=True)
 class Spec:
-    """A parsed spec. at: the word after the colon that is no ``key=value`` (a path, a hub id, a function). params: still text."""
+    """A parsed spec. at: the word after the colon that is no ``key=value`` (a path, a hub id, a function). params: still text. state_key: which state
+    of a checkpoint, where the spec itself says so."""
 
     text: str
     name: str
     at: str = ""
     params: Mapping[str, str] = field(default_factory=dict)
     budget: int | None = None
+    state_key: str = ""
 
     def is_code(self) -> bool:
         """Whether the name is a Python file or module rather than a system of the zoo."""
@@ -43,6 +45,7 @@ class Spec:
         name = self.short() if self.is_code() else self.name
         words = [self.at] if self.at and not self.is_code() else []
         words += [f"{key}={self.params[key]}" for key in sorted(self.params)]
+        words += [f"state_key={self.state_key}"] if self.state_key else []
         return f"{name}:{','.join(words)}" if words else name
 
     def short(self) -> str:
@@ -60,7 +63,8 @@ def _module_there(name: str) -> bool:
 
 
 def parse(text: str) -> Spec:
-    """Take a spec apart: ``name``, ``name:k=v,k=v``, ``name:PATH,k=v``, ``FILE.py:build,k=v``, ``pkg.mod:attr``. ``tokens=K`` is the budget.
+    """Take a spec apart: ``name``, ``name:k=v,k=v``, ``name:PATH,k=v``, ``FILE.py:build,k=v``, ``pkg.mod:attr``. ``tokens=K`` is the budget
+    and ``state_key=ema`` the state of a checkpoint.
 
     Raises `UsageError` for two bare words, a key given twice, or a budget that is not a positive number."""
     text = text.strip()
@@ -87,7 +91,16 @@ def parse(text: str) -> Spec:
             budget = int(value)
         else:
             params[key] = value
-    return Spec(text, name, at, params, budget)
+    return Spec(
+        text, name, at, {k: v for k, v in params.items() if k != "state_key"}, budget, params.get("state_key", "")
+    )
+
+
+def with_states(specs: Sequence[str], state_key: str) -> list[str]:
+    """The specs to measure under ``--state-key``: `both` makes two of each, the plain weights and their moving average."""
+    if state_key != "both":
+        return list(specs)
+    return [f"{spec}{',' if ':' in spec else ':'}state_key={key}" for spec in specs for key in ("model", "ema")]
 
 
 def user_params(

@@ -113,6 +113,8 @@ class TAESD(Tokenizer):
             files.load_strict(net, state, where=str(found[role]))
             net.eval().requires_grad_(False)
         self.revision = files.joint_digest([found["encoder"], found["decoder"]])
+        if state_key != "auto":
+            self.revision += f"#{state_key}"
         self.notes = tuple(note for state in states.values() for note in state.notes)
 
     def latents(self, images: Tensor) -> Tensor:
