@@ -124,6 +124,13 @@ def test_clean_resize_agrees_with_clean_fid(size):
     assert np.abs(got.numpy() - wanted).max() < 5.3e-4
 
 
+def test_bfloat16_is_near_and_not_the_default(theirs, images):
+    state = theirs.state_dict()
+    exact, rough = ours(state, images)["pool3"], ours(state, images, dtype="bfloat16")["pool3"]
+    assert 1e-4 < relative(rough, exact) < 5e-2
+    assert Inception({}).dtype == "float32"
+
+
 def test_bad_arguments_and_weights_are_named(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="argument"):
         Inception({"size": 5})

@@ -15,6 +15,7 @@ from vtbench import weights
 from vtbench.api import Batch, Rows
 from vtbench.errors import BadWeights, UsageError
 from vtbench.extractors.installed import require
+from vtbench.extractors.precision import exact
 
 if TYPE_CHECKING:
     import torch
@@ -96,7 +97,7 @@ class CLIP:
         from torch.nn import functional as F
 
         assert self._network is not None, "open() comes first"
-        with torch.inference_mode():
+        with exact(self._device):
             x = F.interpolate(
                 batch.images.to(self._device), (self._side, self._side), mode="bicubic", align_corners=False
             )

@@ -17,6 +17,7 @@ import numpy as np
 from vtbench import weights
 from vtbench.api import Batch, Rows
 from vtbench.errors import BadWeights, UsageError
+from vtbench.extractors.precision import exact
 
 if TYPE_CHECKING:
     import torch
@@ -172,7 +173,7 @@ class DINOv2:
         import torch
 
         assert self._network is not None, "open() comes first"
-        with torch.inference_mode():
+        with exact(self._device):
             x = pillow_resized(batch.images, SIDE).to(self._device)
             mean, std = (torch.tensor(v, device=self._device).view(1, 3, 1, 1) for v in (MEAN, STD))
             found = self._network((x - mean) / std)

@@ -17,6 +17,7 @@ from vtbench.api import Batch, Rows
 from vtbench.errors import BadSample, BadWeights, MissingWeights, UsageError
 from vtbench.extractors.lpips import TRUNKS, carried, features
 from vtbench.extractors.pinned import pinned
+from vtbench.extractors.precision import exact
 
 if TYPE_CHECKING:
     import torch
@@ -139,12 +140,11 @@ class DISTS:
 
     def __call__(self, batch: Batch, heads: Sequence[str]) -> Mapping[str, Rows]:
         """Measure a batch; raises `BadSample` for images of different sizes or too small for the trunk."""
-        import torch
 
         assert self._distance is not None, "open() comes first"
         if batch.images.shape != batch.reference.shape or min(batch.images.shape[2:]) < LEAST:
             sizes = f"{tuple(batch.images.shape[2:])} and {tuple(batch.reference.shape[2:])}"
             raise BadSample(f"DISTS needs two images of one size of at least {LEAST} pixels, not {sizes}")
-        with torch.inference_mode():
+        with exact(self._device):
             value = self._distance(batch.images.to(self._device), batch.reference.to(self._device))
         return {"distance": Rows(value.double().cpu().numpy().astype(np.float64))}

@@ -17,6 +17,7 @@ import numpy as np
 from vtbench import weights
 from vtbench.api import Batch, Rows
 from vtbench.errors import BadWeights, UsageError
+from vtbench.extractors.precision import exact
 
 if TYPE_CHECKING:
     import torch
@@ -145,7 +146,7 @@ class Inception:
         import torch
 
         assert self._network is not None, "open() comes first"
-        with torch.inference_mode():
+        with exact(self._device):
             x = self.prepared(batch.images.to(self._device)).contiguous(memory_format=torch.channels_last)
             with torch.autocast(torch.device(self._device).type, torch.bfloat16, enabled=self.dtype == "bfloat16"):
                 found = dict(zip(HEADS, self._network(x)))

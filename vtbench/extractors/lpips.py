@@ -17,6 +17,7 @@ from vtbench import weights
 from vtbench.api import Batch, Rows
 from vtbench.errors import BadSample, BadWeights, MissingPackage, UsageError
 from vtbench.extractors.pinned import pinned
+from vtbench.extractors.precision import exact
 
 if TYPE_CHECKING:
     import torch
@@ -213,7 +214,6 @@ class LPIPS:
 
     def __call__(self, batch: Batch, heads: Sequence[str]) -> Mapping[str, Rows]:
         """Measure a batch; raises `BadSample` for images of different sizes or too small for the trunk."""
-        import torch
 
         assert self._distance is not None, "open() comes first"
         images, reference = batch.images, batch.reference
@@ -222,7 +222,7 @@ class LPIPS:
         least = TRUNKS[self.net].least
         if min(images.shape[2:]) < least:
             raise BadSample(f"LPIPS ({self.net}) needs sides of at least {least} pixels, not {tuple(images.shape[2:])}")
-        with torch.inference_mode():
+        with exact(self._device):
             if self.range == "pm1":
                 images, reference = 2 * images - 1, 2 * reference - 1
             value = self._distance(images.to(self._device), reference.to(self._device))

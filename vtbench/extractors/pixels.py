@@ -9,6 +9,7 @@ import numpy as np
 
 from vtbench.api import Batch, Rows
 from vtbench.errors import BadSample, UsageError
+from vtbench.extractors.precision import exact
 
 HEADS = ("mse", "mae", "span", "ssim", "ms_ssim")
 _ARGS = {"window": "gaussian11", "border": "reflect", "range": 1.0, "offset": 0.0}
@@ -50,7 +51,6 @@ class Pixels:
 
     def __call__(self, batch: Batch, heads: Sequence[str]) -> Mapping[str, Rows]:
         """Measure a batch. Raises `BadSample` for a pair of different sizes and for sides too small for the window."""
-        import torch
 
         from vtbench.extractors import ssim
 
@@ -59,7 +59,7 @@ class Pixels:
             got, wanted = (f"{t.shape[-1]} x {t.shape[-2]}" for t in (images, reference))
             raise BadSample(f"the image has {got} pixels and its ground truth {wanted}")
         out: dict[str, Rows] = {}
-        with torch.inference_mode():
+        with exact(str(images.device)):
             difference = (images - reference).flatten(1)
             for head in heads:
                 if head == "mse":
