@@ -91,7 +91,9 @@ def test_incomparable_rows_are_never_ranked_and_say_why(tmp_path, change, said):
     assert line.verdict == "not comparable"
     assert line.difference is None
     assert said in line.why
-    assert "🟢" not in markdown([pair]).splitlines()[4]
+    text = markdown([pair])
+    assert "🟢 better" not in "".join(r for r in text.splitlines() if r.startswith("| psnr"))
+    assert "not comparable" in text
 
 
 def test_other_images_and_other_networks_are_not_compared(tmp_path):
@@ -112,6 +114,17 @@ def test_protocol_fields_that_differ_are_listed(tmp_path):
     }
     (pair,) = compare(a, b.model_copy(update={"protocols": protocols}), out=tmp_path)
     assert pair.protocols == [("rgb8: fit", "short-side-crop", "squash")]
+
+
+def test_without_any_interval_nothing_is_called_better(tmp_path):
+    a, b = make(tmp_path), make(tmp_path, "big", seed=3)
+    for record, value in ((a, 1e6), (b, 2e6)):
+        row = record.rows[0].model_copy(
+            update={"metric": "params_encoder", "value": value, "ci_low": None, "ci_high": None}
+        )
+        record.rows.append(row)
+    line = by_metric(compare(a, b, out=tmp_path)[0])["params_encoder", "all"]
+    assert (line.verdict, line.difference) == ("no interval", 1e6)
 
 
 def test_bad_names_have_a_way_out(tmp_path):

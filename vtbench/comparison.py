@@ -12,7 +12,7 @@ from vtbench.comparable import Entry, environment_differences, field_differences
 from vtbench.errors import UsageError
 from vtbench.record import Record, Row, find, label
 
-Verdict = Literal["better", "worse", "higher", "lower", "same", "no difference shown", "not comparable"]
+Verdict = Literal["better", "worse", "higher", "lower", "same", "no difference shown", "no interval", "not comparable"]
 Point = tuple[int | None, int | None, str]
 """An operating point: resolution, tokens, params."""
 
@@ -45,7 +45,7 @@ class Pair:
 
 
 def compare(*which: str | Record, out: str | Path = "results", everything: bool = False) -> list[Pair]:
-    """Compare results with the first: ids, models' names or records. Recommended protocols only, unless `everything`.
+    """Compare results with the first: ids, models' names or records. Recommended protocols and plain slices only, unless `everything`.
 
     Means are paired by image and instance over what both measured (`samples/`), set metrics by deleting the same groups of
     images from both; without either, the two intervals are taken as independent, and the line says `unpaired`."""
@@ -67,8 +67,7 @@ def compare_two(a: Record, b: Record, folder: Path, *, everything: bool = False)
 def _matched(a: Record, b: Record, everything: bool) -> tuple[list[tuple[Row, Row]], list[Row], list[Row]]:
     """Rows of one metric, slice and resolution; of one protocol where both have it, else of the recommended ones. Budgets match when
     both have several; a model with one operating point is held against each of the other's."""
-    rows_a = [r for r in a.rows if everything or r.recommended]
-    rows_b = [r for r in b.rows if everything or r.recommended]
+    rows_a, rows_b = ([r for r in x.rows if everything or (r.recommended and "=" not in r.slice)] for x in (a, b))
     several = len({r.tokens for r in rows_a}) > 1 and len({r.tokens for r in rows_b}) > 1
 
     def key(row: Row) -> tuple[Any, ...]:
@@ -170,7 +169,9 @@ def _array(values: Sequence[float]) -> Any:
 def _verdict(row: Row, difference: float, low: float | None, high: float | None) -> Verdict:
     if difference == 0 and (low is None or (low == 0 and high == 0)):
         return "same"
-    if low is None or high is None or low <= 0 <= high:
+    if low is None or high is None:
+        return "no interval"
+    if low <= 0 <= high:
         return "no difference shown"
     up = low > 0
     if row.higher_is_better is None:

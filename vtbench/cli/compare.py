@@ -73,7 +73,7 @@ def _print(pairs: list[Pair]) -> None:
     from rich.text import Text
 
     from vtbench.comparison import title
-    from vtbench.report.delta import remarks
+    from vtbench.report.delta import remarks, shown
     from vtbench.report.numbers import arrow, signed, with_interval
 
     console = Console()
@@ -84,14 +84,14 @@ def _print(pairs: list[Pair]) -> None:
             table.add_column(
                 Text(heading), justify="right" if heading in (title(pair.a), title(pair.b), "difference") else "left"
             )
-        for line in pair.lines:
+        for line in shown(pair):
             a, b = line.a.row, line.b.row
-            if line.why and a.status == "skipped" and b.status == "skipped":
-                continue
             protocol = a.protocol if a.protocol == b.protocol else f"{a.protocol} / {b.protocol}"
             tokens = "/".join(dict.fromkeys(str(r.tokens) for r in (a, b) if r.tokens is not None))
             name = " ".join(filter(None, (a.metric, arrow(a.higher_is_better))))
-            where = " ".join(filter(None, (str(a.resolution or ""), f"{tokens} tokens" if tokens else "")))
+            where = ", ".join(
+                filter(None, (f"{a.resolution} px" if a.resolution else "", f"{tokens} tokens" if tokens else ""))
+            )
             change = "" if line.difference is None else signed(line.difference, line.low, line.high)
             cells = (
                 name,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
-from vtbench.comparison import Pair, title
+from vtbench.comparison import Line, Pair, title
 from vtbench.record import label
 from vtbench.report.numbers import arrow, signed, with_interval
 
@@ -21,10 +21,24 @@ def remarks(pair: Pair) -> list[str]:
         names = ", ".join(dict.fromkeys(f"{r.metric} ({r.protocol})" for r in rows if r.status != "skipped"))
         if names:
             out.append(f"only {label(record)}: {names}")
+    absent: dict[str, dict[str, None]] = {}
+    for line in pair.lines:
+        if _one_sided(line) and not all(r.status == "skipped" for r in (line.a.row, line.b.row)):
+            absent.setdefault(line.why, {})[line.a.row.metric] = None
+    out += [f"not comparable: {', '.join(metrics)} ({why})" for why, metrics in absent.items()]
     compared = sum(line.low is not None for line in pair.lines)
     if compared:
         out.append(f"95% intervals, not corrected for {compared} comparisons.")
     return out
+
+
+def _one_sided(line: Line) -> bool:
+    return line.a.row.value is None or line.b.row.value is None
+
+
+def shown(pair: Pair) -> list[Line]:
+    """The lines with a value on both sides; the others are told in `remarks`."""
+    return [line for line in pair.lines if not _one_sided(line)]
 
 
 def escaped(text: str) -> str:
@@ -41,10 +55,8 @@ def markdown(pairs: Sequence[Pair]) -> str:
     for pair in pairs:
         a, b = escaped(title(pair.a)), escaped(title(pair.b))
         out += [f"#### {b} against {a}", "", f"| metric | {a} | {b} | difference | |", "|---|---:|---:|---:|---|"]
-        for line in pair.lines:
+        for line in shown(pair):
             x, y = line.a.row, line.b.row
-            if line.why and x.status == "skipped" and y.status == "skipped":
-                continue
             name = " ".join(filter(None, (x.metric, arrow(x.higher_is_better), "" if x.slice == "all" else x.slice)))
             points = [str(r.tokens) for r in (x, y) if r.tokens is not None]
             where = ", ".join(filter(None, (x.protocol, f"{x.resolution} px" if x.resolution else "")))
