@@ -78,7 +78,7 @@ def _from_places(fake: str, reference: str, scratch: Path, limit: int | None, re
     """Both sides prepared and written; the same ids make pairs. Raises `BadSample` for an image that cannot be read."""
     sides = [open_dataset(where) for where in (fake, reference)]
     ids = [[s.id for s in d.samples] for d in sides]
-    pairs = paired(*ids)
+    pairs = paired(ids[0], ids[1])
     if pairs:
         both = sorted(set(ids[0]) & set(ids[1]))
         ids = [both, both]

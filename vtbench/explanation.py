@@ -47,7 +47,8 @@ def _affordable(name: str) -> Protocol:
 def _changed(base: Protocol, key: str, value: Any) -> Protocol:
     """The base with one field changed, named as an override is; unlike an override the value may be of another type (a range of `observed`)."""
     home = next(part for part in PARTS if key in getattr(base, part))
-    return replace(base, name=f"{base.name}+{key}={value}", **{home: {**getattr(base, home), key: value}})
+    parts: dict[str, Any] = {home: {**getattr(base, home), key: value}}
+    return replace(base, name=f"{base.name}+{key}={value}", **parts)
 
 
 def candidates(metric: str, names: Sequence[str] = (), *, given: bool = True) -> list[Protocol]:
@@ -57,7 +58,7 @@ def candidates(metric: str, names: Sequence[str] = (), *, given: bool = True) ->
     base = load_protocol(base_of(metric))
     found = {base.name: base}
     for name in wanted:
-        protocol = load_protocol(name) if names else _affordable(name)
+        protocol = _affordable(name) if metric == "fid" and not names else load_protocol(name)
         if metric not in protocol.metrics:
             raise UsageError(f"the protocol {name} does not measure {metric}")
         found.setdefault(protocol.name, protocol)
@@ -84,7 +85,8 @@ def candidates(metric: str, names: Sequence[str] = (), *, given: bool = True) ->
 
 def suite_of(metrics: Sequence[str], names: Sequence[str] = (), *, given: bool = True, resolution: int = 0) -> Suite:
     """The suite that measures every candidate in one pass."""
-    entries, protocols = [], {}
+    entries: list[SuiteMetric] = []
+    protocols: dict[str, Protocol] = {}
     for metric in metrics:
         if metric not in READS:
             raise UnknownName("metric", metric, READS)

@@ -84,7 +84,7 @@ def _zooms(images: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     import torch.nn.functional as F
 
     a, b = images.mean(1, keepdim=True), truth.mean(1, keepdim=True)
-    size = tuple(min(SMALL, int(n)) for n in a.shape[2:])
+    size = (min(SMALL, int(a.shape[2])), min(SMALL, int(a.shape[3])))
 
     def small(grey: torch.Tensor) -> torch.Tensor:
         return F.adaptive_avg_pool2d(grey, size)
