@@ -231,9 +231,12 @@ def test_curves_in_the_notes_are_drawn():
     record = make(None, "tiny")
     curve = {"rank": [1, 10, 100], "frequency": [0.5, 0.05, 0.005], "fit": [0.4, 0.05, 0.006]}
     record.rows[0].notes = {"curve": curve, "n": 3, "ragged": {"a": [1, 2], "b": [1]}}
-    (svg,) = curve_plots([record])
+    record.rows[1].notes = {"profile": [float(i) for i in range(9)], "plain": [2.0] * 9, "shape": [3, 3]}
+    svg, profile = curve_plots([record])
     assert svg.count('class="line') == 2
     assert "dashed" in svg
+    assert profile.count('class="line') == 2
+    assert "position" in profile
 
 
 def test_instances_read_back(tmp_path):

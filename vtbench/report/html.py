@@ -118,12 +118,13 @@ def _cell(row: Row | None) -> dict[str, str]:
 
 
 def curve_plots(records: Sequence[Record]) -> list[str]:
-    """Charts of the curves that rows carry in their notes: a mapping of lists of one length, the first of which is the abscissa.
+    """Charts of the curves that rows carry in their notes: a mapping of lists of one length, the first of which is the abscissa, or plain
+    lists of numbers, one per position.
     Curves of one metric, slice and note share a chart."""
     found: dict[tuple[str, str, str], list[tuple[Record, Row, Mapping[str, list[float]]]]] = {}
     for record in records:
         for row in record.rows:
-            for key, note in row.notes.items():
+            for key, note in {**row.notes, **_profiles(row.notes)}.items():
                 if _is_curve(note):
                     found.setdefault((row.metric, row.slice, key), []).append((record, row, note))
     out = []
@@ -138,12 +139,26 @@ def curve_plots(records: Sequence[Record]) -> list[str]:
                 dashed = line in ("fit", "uniform", "shuffled", "null")
                 series.append(Series(name, values, dashed=dashed, markers=len(values) <= 40 and not dashed))
         spans = [[p.x for s in series for p in s.points if p.x > 0], [p.y for s in series for p in s.points if p.y > 0]]
-        log_x, log_y = (len(v) > 0 and max(v) / min(v) > 50 for v in spans)
+        log_x, log_y = (across != "position" and len(v) > 0 and max(v) / min(v) > 50 for v in spans)
         name = " ".join(filter(None, (metric, "" if piece == "all" else piece, "" if key == "curve" else key)))
         out.append(
             chart(name, across, lines[0] if len(lines) == 1 else " ".join(lines[:1]), series, log_x=log_x, log_y=log_y)
         )
     return [svg for svg in out if svg]
+
+
+def _profiles(notes: Mapping[str, Any]) -> dict[str, dict[str, list[Any]]]:
+    """Plain lists of eight numbers or more, one per position: those of one length make a curve over the position."""
+    lists = {
+        k: v
+        for k, v in notes.items()
+        if isinstance(v, list) and len(v) >= 8 and all(isinstance(x, (int, float)) for x in v)
+    }
+    out: dict[str, dict[str, list[Any]]] = {}
+    for key, values in lists.items():
+        place = f"by position, {len(values)}" if len({len(v) for v in lists.values()}) > 1 else "by position"
+        out.setdefault(place, {"position": list(range(1, len(values) + 1))})[key] = values
+    return out
 
 
 def _is_curve(note: Any) -> bool:
