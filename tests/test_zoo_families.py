@@ -67,6 +67,17 @@ def test_a_file_loads_through_the_zoo_and_its_averages_are_preferred(tmp_path: P
     assert torch.equal(ids["auto"], LlamaGen.from_state(ema).encode(images).data["tokens"])
 
 
+def test_a_familys_own_entry_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "unitok.pth"
+    state = small("unitok")
+    text = {"text_encoder.positional_embedding": torch.zeros(2, 2), "logit_scale": torch.zeros(())}
+    torch.save({"args": {"model": "vitamin_large"}, "trainer": {"unitok": {**state, **text}, "step": 3}}, path)
+    model = zoo.load("unitok", weights=path)
+    tokens = model.encode(seeded_images((1, 3, 32, 48)))
+    assert tokens.data["tokens"].shape == (1, 6, 4) and tokens.streams[0].shape == (2, 3)
+    assert model.decode(tokens).shape == (1, 3, 32, 48)
+
+
 def test_averages_among_the_weights_are_preferred(tmp_path: Path) -> None:
     plain, average = small("open_magvit2", 1), small("open_magvit2", 2)
     shadows = {f"model_ema.{name.replace('.', '')}": tensor for name, tensor in average.items()}

@@ -28,6 +28,8 @@ def build(entry: dict[str, Any]) -> Tokenizer:
     prefix = entry.get("seed_prefix", "")
     shapes = {name[len(prefix) :]: shape for name, shape in shapes_of(entry["keys"]).items()}
     state = {prefix + name: tensor for name, tensor in seeded_state(shapes, entry["seed"]).items()}
+    for name in entry.get("zeros", ()):  # tensors that are zero in every file
+        state[prefix + name].zero_()
     tokenizer = resolve(entry["adapter"]).from_state(state, **entry["params"])
     if "text" in entry:  # features instead of a caption's: CLIP has a test of its own
         features = seeded_state({"text": entry["text"]}, entry["seed"])["text"]

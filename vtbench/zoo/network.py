@@ -81,11 +81,13 @@ def averaged(state: dict[str, Tensor], notes: list[str]) -> dict[str, Tensor]:
     return {**plain, **found}
 
 
-def read(path: Path, state_key: str = "auto", allow_code: bool = False) -> tuple[ReadState, bool]:
-    """The tensors of a checkpoint, and whether they are those that `auto` takes.
+def read(path: Path, state_key: str = "auto", allow_code: bool = False, entry: str = "") -> tuple[ReadState, bool]:
+    """The tensors of a checkpoint, and whether they are those that `auto` takes. entry: where the family's published files have them.
 
     A moving average counts as `ema` wherever it lies: as an entry of the file, or as `model_ema.` names among the weights."""
     content = read_checkpoint(path, allow_code=allow_code)
+    if entry and state_key in ("auto", entry) and has(content, entry):
+        return unwrap(content, entry, where=str(path)), True
     usual = unwrap(content, "auto", where=str(path))
     if any(name.startswith("model_ema.") for name in usual.tensors):
         if state_key in ("auto", "ema"):
@@ -100,16 +102,27 @@ def read(path: Path, state_key: str = "auto", allow_code: bool = False) -> tuple
     return chosen, chosen.key == usual.key
 
 
+def has(content: Any, entry: str) -> bool:
+    """Whether a checkpoint has an entry ``a.b``."""
+    for part in entry.split("."):
+        if not isinstance(content, Mapping) or part not in content:
+            return False
+        content = content[part]
+    return True
+
+
 class NetworkTokenizer(Tokenizer):
     """Base of the adapters. A family sets `family`, `value_range` and `drop`, and defines `rename`, `infer`, `build`, and encoding and decoding.
 
     net: the network. loaded: what `from_state` made of the file. Images enter and leave in [0, 1]; `value_range` is the
-    network's own. drop: patterns of keys that the network has no use for. exact: its parts that stay in float32 whatever the dtype."""
+    network's own. drop: patterns of keys that the network has no use for. exact: its parts that stay in
+    float32 whatever the dtype. entry: where its published files hold the tensors, if not under a usual name."""
 
     family: ClassVar[str] = ""
     value_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     drop: ClassVar[tuple[str, ...]] = ()
     exact: ClassVar[tuple[str, ...]] = ("quantize",)
+    entry: ClassVar[str] = ""
 
     net: nn.Module
     loaded: Loaded
@@ -130,7 +143,7 @@ class NetworkTokenizer(Tokenizer):
         if card is None and weights is None:
             raise MissingWeights(f"no weights for {self.family}", "Name a checkpoint with --weights")
         path = Path(weights) if card is None and weights is not None else card.locate(weights)["weights"]  # type: ignore[union-attr]
-        state, usual = read(path, state_key, allow_code)
+        state, usual = read(path, state_key, allow_code, self.entry)
         revision = digest(path) if usual else f"{digest(path)}#{state_key}"
         self._adopt(state.tensors, params, revision=revision, where=str(path), notes=state.notes)
 
