@@ -9,12 +9,13 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
+import json
 import pathlib
 import pickle
 import re
 import typing
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,11 +82,17 @@ def _safe_globals() -> Iterator[None]:
         yield
 
 
-def read(path: Path, *, allow_code: bool = False) -> Any:
+def read(path: Path, *, allow_code: bool = False, prefixes: Sequence[str] = ()) -> Any:
     """What a checkpoint file holds, tensors on the CPU.
+
+    prefixes: of safetensors files, and of the shards that an ``*.index.json`` names, read only the tensors under the first prefix that is there.
 
     allow_code: unpickle a torch file in full, which runs whatever code it carries; only for files that the user trusts. Raises `MissingWeights`
     when there is no such file and `BadWeights` when it is cut short, no checkpoint, or holds something that would have to be executed."""
+    if path.is_dir() and (index := next(iter(sorted(path.glob("*.safetensors.index.json"))), None)):
+        path = index
+    if path.name.endswith(".index.json"):
+        return _shards(path, prefixes)
     if path.is_dir():
         raise BadWeights(f"{path} is a folder, not a weights file", "Name the file in it")
     try:
@@ -102,20 +109,49 @@ def read(path: Path, *, allow_code: bool = False) -> Any:
     if head.lstrip()[:1] == b"<":
         raise BadWeights(f"{path} is a web page, not a weights file", "The download went wrong: fetch it again")
     if head[8:9] == b"{" or path.suffix == ".safetensors":
-        return _safetensors(path)
+        return _safetensors(path, prefixes)
     return _torch(path, head, allow_code)
 
 
-def _safetensors(path: Path) -> dict[str, Any]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+def _safetensors(path: Path, prefixes: Sequence[str] = ()) -> dict[str, Any]:
+    from safetensors import SafetensorError, safe_open
 
     try:
-        return load_file(path)
+        with safe_open(path, "pt") as opened:
+            return {name: opened.get_tensor(name) for name in _under(opened.keys(), prefixes)}
     except (SafetensorError, ValueError, OSError) as error:
         raise BadWeights(
             f"{path} is cut short or no safetensors file ({path.stat().st_size} bytes: {error})", "Fetch it again"
         ) from error
+
+
+def _under(names: Iterable[str], prefixes: Sequence[str]) -> list[str]:
+    """The names under the first prefix that any has; all of them when none has."""
+    known = list(names)
+    prefix = next((p for p in prefixes if any(n.startswith(p) for n in known)), "")
+    return [n for n in known if n.startswith(prefix)]
+
+
+def _shards(index: Path, prefixes: Sequence[str]) -> dict[str, Any]:
+    """The tensors of a sharded checkpoint; shards that hold none of those wanted are not opened, and need not be there."""
+    try:
+        table = json.loads(index.read_text("utf-8"))["weight_map"]
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise BadWeights(f"{index} is no index of a sharded checkpoint: {error}") from error
+    wanted = set(_under(table, prefixes))
+    out: dict[str, Any] = {}
+    for name in sorted({table[n] for n in wanted}):
+        shard = index.parent / Path(name).name
+        if not shard.is_file():
+            raise MissingWeights(f"the shard {shard} is not there", f"{index.name} names it: fetch it too")
+        found = _safetensors(shard, prefixes)
+        out.update({n: t for n, t in found.items() if n in wanted})
+    absent = sorted(wanted - out.keys())
+    if absent:
+        raise BadWeights(
+            f"{index.parent} lacks tensors that {index.name} names: {_listed(absent, 4)}", "Fetch the shards again"
+        )
+    return out
 
 
 def _torch(path: Path, head: bytes, allow_code: bool) -> Any:

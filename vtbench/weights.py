@@ -169,9 +169,18 @@ def state_digest(state: Mapping[str, torch.Tensor]) -> str:
 # -------------------------------------------------------------------------------------------------- states
 
 
-def read_state(path: Path | str, *, key: str = "auto", allow_code: bool = False) -> State:
-    """The state dict of a checkpoint file, with the notes on how it was come by. See `vtbench.checkpoint.read` and `unwrap`."""
-    return unwrap(read(Path(path), allow_code=allow_code), key, where=str(path))
+def read_state(path: Path | str, *, key: str = "auto", allow_code: bool = False, prefixes: Sequence[str] = ()) -> State:
+    """The state dict of a checkpoint file, with the notes on how it was come by. See `vtbench.checkpoint.read` and `unwrap`.
+
+    prefixes: where a tokenizer lies inside a whole model, the tensors under the first prefix that is there (`""`: all) are taken, without it; of
+    safetensors files and of a sharded checkpoint (its ``*.index.json``, or a folder that holds one) nothing else is read."""
+    path = Path(path)
+    state = unwrap(read(path, allow_code=allow_code, prefixes=prefixes), key, where=str(path))
+    prefix = next((p for p in prefixes if any(n.startswith(p) for n in state.tensors)), "")
+    if prefix:
+        state.tensors = {n[len(prefix) :]: t for n, t in state.tensors.items() if n.startswith(prefix)}
+        state.notes.append(f"took the tensors under '{prefix}'")
+    return state
 
 
 def load_state(path: Path | str, *, key: str = "auto", allow_code: bool = False) -> dict[str, torch.Tensor]:
