@@ -228,6 +228,13 @@ def distances(rounds: int, samples: int = 500, dimensions: int = 2048) -> dict[s
     return {"values": values, "seconds": best(rounds, jobs)}
 
 
+def show(seconds: dict[str, float]) -> None:
+    """Seconds, and as multiples of ours."""
+    for name, value in seconds.items():
+        mine = seconds[name.split(":")[0] + ": vtbench"]
+        print(f"{name:34s} {value:8.2f} s   {value / mine:6.2f} x ours", flush=True)
+
+
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -246,14 +253,10 @@ def main() -> None:
             "images": len(fake),
             "networks": networks(reference, fake, chosen.rounds),
         }
+        show(report["networks"]["seconds"])
         if not chosen.no_distances:
             report["distances"] = distances(1)
-    for part in ("networks", "distances"):
-        seconds = report.get(part, {}).get("seconds", {})
-        for name, value in seconds.items():
-            job = name.split(":")[0]
-            mine = seconds[f"{job}: vtbench"]
-            print(f"{name:34s} {value:8.2f} s   {value / mine:6.2f} x ours")
+            show(report["distances"]["seconds"])
     if chosen.json:
         chosen.json.write_text(json.dumps(report, indent=1) + "\n")
 

@@ -30,7 +30,8 @@ def unusable(m: Measurements, *names: str, least: int = 2) -> Value | None:
         rows = column.array()
         if len(rows) < least:
             return Value(status="skipped", n=len(rows), why=f"needs at least {least} images, and there are {len(rows)}")
-        bad = ~np.isfinite(rows).all(axis=tuple(range(1, rows.ndim)))
+        # one sum a row finds nan and inf without a second array of the features' size
+        bad = ~np.isfinite(rows.reshape(len(rows), -1).sum(1, dtype=np.float64))
         if bad.any():
             first = m.samples["id"][column.image[np.argmax(bad)]]
             why = f"the features of {int(bad.sum())} images are not finite (the first: {first}, {name})"

@@ -22,25 +22,25 @@ class _Kernels:
     """The kernel between any rows of two samples, computed once where the samples are small."""
 
     def __init__(self, x: np.ndarray, y: np.ndarray) -> None:
-        self.x, self.y = x.astype(np.float64), y.astype(np.float64)
-        small = max(len(x), len(y)) <= _WHOLE
-        self.whole = (kernel(self.x, self.x), kernel(self.y, self.y), kernel(self.x, self.y)) if small else None
+        self.x, self.y = x, y
+        self.whole: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+        if max(len(x), len(y)) <= _WHOLE:
+            x, y = x.astype(np.float64), y.astype(np.float64)
+            self.whole = kernel(x, x), kernel(y, y), kernel(x, y)
 
     def of(self, i: np.ndarray, j: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(xx, yy, xy) for rows i of x and j of y."""
         if self.whole is not None:
             return self.whole[0][np.ix_(i, i)], self.whole[1][np.ix_(j, j)], self.whole[2][np.ix_(i, j)]
-        x, y = self.x[i], self.y[j]
+        x, y = self.x[i].astype(np.float64), self.y[j].astype(np.float64)
         return kernel(x, x), kernel(y, y), kernel(x, y)
 
 
 def group_sums(matrix: np.ndarray, rows_of: np.ndarray, columns_of: np.ndarray, count: int) -> np.ndarray:
     """Sums of a matrix over pairs of groups, ``[G, G]``."""
-    tall = np.zeros((count, matrix.shape[1]))
-    np.add.at(tall, rows_of, matrix)
-    out = np.zeros((count, count))
-    np.add.at(out, columns_of, tall.T)
-    return out.T
+    groups = np.arange(count)[:, None]
+    out: np.ndarray = (groups == rows_of).astype(np.float64) @ matrix @ (groups == columns_of).astype(np.float64).T
+    return out
 
 
 def sums_without(table: np.ndarray) -> np.ndarray:
