@@ -3,7 +3,7 @@
     python training/tiny.py --images DIR --out tiny.safetensors --steps N --seed 0 --threads 1
 
 Half of the crops get rendered words. The loss is L1 + gradients + LPIPS (alex) on decodes of random prefixes (nested dropout); on text, pixels weigh more later on. Learning rate: warm up, hold, decay over
-the last quarter, so that a run that is resumed with another --steps before its decay equals a run that had that --steps from the start. Every step draws its
+the last 45%, so that a run that is resumed with another --steps before its decay equals a run that had that --steps from the start. Every step draws its
 crops from (seed, step), so a resumed run sees the same ones.
 """
 
@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from reading import Box, ReadingLoss
 from words import scatter_words, usable_fonts
 
 from vtbench.zoo.tiny_network import TinyNet
@@ -116,8 +117,10 @@ def photo_crop(rng: np.random.Generator, photographs: list[list[np.ndarray]], si
     return np.ascontiguousarray(crop)
 
 
-def text_crop(rng: np.random.Generator, photographs: list[list[np.ndarray]], fonts: list[str], size: int) -> np.ndarray:
-    """Words on a photograph, a flat colour or a gradient."""
+def text_crop(
+    rng: np.random.Generator, photographs: list[list[np.ndarray]], fonts: list[str], size: int, sizes: tuple[int, int]
+) -> tuple[np.ndarray, list[Box]]:
+    """Words on a photograph, a flat colour or a gradient, and the words' boxes."""
     kind = rng.random()
     if kind < 0.4:
         ground = photo_crop(rng, photographs, size)
@@ -130,29 +133,39 @@ def text_crop(rng: np.random.Generator, photographs: list[list[np.ndarray]], fon
         ramp = np.linspace(0, 1, size)[:, None, None] * (ends[1] - ends[0]) + ends[0]
         ground = np.broadcast_to(ramp, (size, size, 3)).astype(np.uint8)
         ground = np.ascontiguousarray(ground if rng.random() < 0.5 else ground.transpose(1, 0, 2))
-    return scatter_words(rng, ground, fonts)
+    return scatter_words(rng, ground, fonts, sizes)
 
 
 def text_places(step: int, args: argparse.Namespace) -> list[bool]:
-    """Which crops of a batch get words: every second one, later three of four."""
-    return [bool(i % 4 if step >= args.mostly_text_from else i % 2) for i in range(args.batch)]
+    """Which crops of a batch get words: every second one, later three of four, in the end seven of eight."""
+    every = 8 if step >= args.reading_from else 4 if step >= args.mostly_text_from else 2
+    return [i % every > 0 for i in range(args.batch)]
 
 
 def batch_at(
     step: int, args: argparse.Namespace, photographs: list[list[np.ndarray]], fonts: list[str]
-) -> tuple[Tensor, Tensor]:
-    """Images [B, 3, size, size] in [0, 1] and the fraction of the tokens that each keeps [B]; a function of (seed, step) only."""
+) -> tuple[Tensor, Tensor, list[tuple[int, Box]]]:
+    """Images [B, 3, size, size] in [0, 1], the fraction of the tokens that each keeps [B], and of each image that keeps all of them up to two whole words as (image,
+    box); a function of (seed, step) only."""
     rng = np.random.default_rng((args.seed, step))
     text = text_places(step, args)
-    crops, keep = [], []
+    # In the end, the sizes at which letters are neither hopeless nor easy.
+    sizes = (11, 32) if step >= args.reading_from else (8, 46)
+    crops, keep, words = [], [], []
     for i in range(args.batch):
-        crops.append(
-            text_crop(rng, photographs, fonts, args.crop) if text[i] else photo_crop(rng, photographs, args.crop)
-        )
+        boxes: list[Box] = []
+        if text[i]:
+            crop, boxes = text_crop(rng, photographs, fonts, args.crop, sizes)
+        else:
+            crop = photo_crop(rng, photographs, args.crop)
+        crops.append(crop)
         # Text needs every token to be readable, so its prefixes are shorter than full less often.
         keep.append(1.0 if rng.random() < (0.7 if text[i] else 0.5) else float(np.exp(rng.uniform(np.log(0.01), 0.0))))
+        whole = [b for b in boxes if min(b) >= 0 and max(b) <= args.crop]
+        if keep[-1] == 1:
+            words.extend((i, b) for b in whole[:2])
     images = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
-    return images, torch.tensor(keep)
+    return images, torch.tensor(keep), words[: args.batch // 2]
 
 
 def gradient_l1(x: Tensor, y: Tensor) -> Tensor:
@@ -167,8 +180,8 @@ def luma(x: Tensor) -> Tensor:
 
 
 def rate(step: int, args: argparse.Namespace) -> float:
-    """Factor on the learning rate: 200 steps of warm-up, constant, linear to zero over the last quarter."""
-    return min(1.0, (step + 1) / 200, max(args.steps - step, 0) / (0.25 * args.steps))
+    """Factor on the learning rate: 200 steps of warm-up, constant, linear to zero over the last 45%."""
+    return min(1.0, (step + 1) / 200, max(args.steps - step, 0) / (0.45 * args.steps))
 
 
 def export(net: nn.Module, path: Path, config: dict[str, object]) -> None:
@@ -194,10 +207,13 @@ def train(args: argparse.Namespace) -> None:
     print(f"{len(photographs)} photographs, {len(fonts)} fonts", flush=True)
 
     net = TinyNet().to(device, memory_format=torch.channels_last)
+    if args.start:
+        net.load_state_dict({key: value.float() for key, value in load_file(args.start).items()})
     ema = TinyNet().to(device).requires_grad_(False)
     ema.load_state_dict(net.state_dict())
     distance = Lpips(args.alexnet).to(device, memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(net.parameters(), lr=args.rate, betas=(0.9, 0.99), weight_decay=1e-3)
+    reading = ReadingLoss(args.recogniser).to(device) if args.recogniser else None
     checkpoint = args.out.with_name(args.out.name + ".checkpoint")
     first = 0
     if checkpoint.exists():
@@ -226,9 +242,9 @@ def train(args: argparse.Namespace) -> None:
         export(ema, args.out, {**ema.config, **about})
 
     began = time.monotonic()
-    sums = dict.fromkeys(("loss", "photo", "text", "l1", "lpips"), 0.0)
+    sums = dict.fromkeys(("loss", "photo", "text", "misread", "l1", "lpips"), 0.0)
     for step in range(first, args.steps):
-        images, keep = batch_at(step, args, photographs, fonts)
+        images, keep, words = batch_at(step, args, photographs, fonts)
         images = images.to(device, memory_format=torch.channels_last)
         with torch.autocast(device.type, dtype=torch.bfloat16):
             values, digits, flags = net.encode_levels(images)
@@ -236,6 +252,7 @@ def train(args: argparse.Namespace) -> None:
             counts = (keep * sum(o.shape[1] for o in order)).round().clamp_min(1).to(device)
             output = net.decode_levels(values, net.presence(order, counts, args.crop, args.crop)).float()
             perceptual = distance(output, images)
+            misread = reading(luma(output), luma(images), words) if reading else output.new_zeros(())
         l1 = (output - images).abs().mean((1, 2, 3))
         # LPIPS alone is content with strokes that look like text; once they do, text is held to its pixels.
         text = torch.tensor(text_places(step, args), device=device)
@@ -246,7 +263,7 @@ def train(args: argparse.Namespace) -> None:
             pixels * (l1 + 0.5 * gradient_l1(output, images) + mostly * gradient_l1(luma(output), luma(images)))
             + look * args.perceptual * perceptual
         )
-        loss = each.mean()
+        loss = each.mean() + args.reading * misread
         for group in optimiser.param_groups:
             group["lr"] = args.rate * rate(step, args)
         optimiser.zero_grad(set_to_none=True)
@@ -263,6 +280,7 @@ def train(args: argparse.Namespace) -> None:
             ("loss", loss),
             ("photo", each[whole & ~text].mean()),
             ("text", each[whole & text].mean()),
+            ("misread", misread),
             ("l1", l1[whole].mean()),
             ("lpips", perceptual[whole].mean()),
         ):
@@ -296,6 +314,10 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
     parser.add_argument("--perceptual", type=float, default=0.4, help="weight of LPIPS")
     parser.add_argument("--mostly-text-from", type=int, default=2750, help="step from which 3 of 4 crops have words")
+    parser.add_argument("--start", type=Path, help="weights to start from, of an earlier stage")
+    parser.add_argument("--recogniser", type=Path, help="EasyOCR's english_g2.pth: add the loss of reading.py")
+    parser.add_argument("--reading", type=float, default=0.1, help="weight of that loss")
+    parser.add_argument("--reading-from", type=int, default=5250, help="step from which 7 of 8 do, of middle sizes")
     parser.add_argument("--strokes-from", type=int, default=1750, help="step from which text crops weigh pixels more")
     parser.add_argument(
         "--fonts", type=Path, nargs="*", default=[], help="folders of fonts besides matplotlib's DejaVu"

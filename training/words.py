@@ -80,16 +80,20 @@ def contrasting_colour(
     return (0, 0, 0) if target > 127 else (255, 255, 255)
 
 
-def scatter_words(rng: np.random.Generator, pixels: np.ndarray, fonts: list[str]) -> np.ndarray:
-    """Training text: several non-words, possibly cut by the border, on uint8 pixels [h, w, 3]; returns new pixels."""
+def scatter_words(
+    rng: np.random.Generator, pixels: np.ndarray, fonts: list[str], sizes: tuple[int, int] = (8, 46)
+) -> tuple[np.ndarray, list[tuple[int, int, int, int]]]:
+    """Training text: several non-words, possibly cut by the border, in font sizes between `sizes`, on uint8 pixels [h, w, 3].
+
+    Returns new pixels and the boxes (x0, y0, x1, y1) of the words, two pixels wider than their ink."""
     image = Image.fromarray(pixels)
     width, height = image.size
     font = str(rng.choice(fonts))
-    size = int(np.exp(rng.uniform(np.log(8), np.log(46))))
+    size = int(np.exp(rng.uniform(np.log(sizes[0]), np.log(sizes[1]))))
     taken: list[tuple[int, int, int, int]] = []
     for _ in range(int(rng.integers(2, 20 if size < 18 else 9))):
         if rng.random() < 0.3:
-            font, size = str(rng.choice(fonts)), int(np.exp(rng.uniform(np.log(8), np.log(46))))
+            font, size = str(rng.choice(fonts)), int(np.exp(rng.uniform(np.log(sizes[0]), np.log(sizes[1]))))
         word = random_word(rng)
         x0, y0, x1, y1 = word_box(word, font, size)
         for _ in range(6):
@@ -100,4 +104,4 @@ def scatter_words(rng: np.random.Generator, pixels: np.ndarray, fonts: list[str]
                 under = pixels[max(box[1], 0) : max(box[3], 1), max(box[0], 0) : max(box[2], 1)]
                 draw_word(image, word, font, size, left, top, contrasting_colour(rng, under))
                 break
-    return np.asarray(image)
+    return np.asarray(image), taken
