@@ -30,7 +30,7 @@ N = TypeVar("N", bound="NetworkTokenizer")
 
 
 class Half(nn.Module):
-    """One half of a tokenizer: what it runs, and the modules whose parameters it counts."""
+    """One half of a tokenizer: what it runs, and the modules whose parameters it counts. A codebook belongs to both."""
 
     def __init__(self, run: Callable[..., Tensor], **parts: nn.Module) -> None:
         super().__init__()
@@ -81,11 +81,14 @@ def averaged(state: dict[str, Tensor], notes: list[str]) -> dict[str, Tensor]:
     return {**plain, **found}
 
 
-def read(path: Path, state_key: str = "auto", allow_code: bool = False, entry: str = "") -> tuple[ReadState, bool]:
+def read(
+    path: Path, state_key: str = "auto", allow_code: bool = False, entry: str = "", prefixes: Sequence[str] = ()
+) -> tuple[ReadState, bool]:
     """The tensors of a checkpoint, and whether they are those that `auto` takes. entry: where the family's published files have them.
+    prefixes: see `vtbench.checkpoint.read`.
 
     A moving average counts as `ema` wherever it lies: as an entry of the file, or as `model_ema.` names among the weights."""
-    content = read_checkpoint(path, allow_code=allow_code)
+    content = read_checkpoint(path, allow_code=allow_code, prefixes=prefixes)
     if entry and state_key in ("auto", entry) and has(content, entry):
         return unwrap(content, entry, where=str(path)), True
     usual = unwrap(content, "auto", where=str(path))
@@ -116,13 +119,15 @@ class NetworkTokenizer(Tokenizer):
 
     net: the network. loaded: what `from_state` made of the file. Images enter and leave in [0, 1]; `value_range` is the
     network's own. drop: patterns of keys that the network has no use for. exact: its parts that stay in
-    float32 whatever the dtype. entry: where its published files hold the tensors, if not under a usual name."""
+    float32 whatever the dtype. entry: where its published files hold the tensors, if not under a usual name. inside: the prefixes that they
+    have inside a whole model, of whose file nothing else is read."""
 
     family: ClassVar[str] = ""
     value_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     drop: ClassVar[tuple[str, ...]] = ()
     exact: ClassVar[tuple[str, ...]] = ("quantize",)
     entry: ClassVar[str] = ""
+    inside: ClassVar[tuple[str, ...]] = ()
 
     net: nn.Module
     loaded: Loaded
@@ -143,8 +148,10 @@ class NetworkTokenizer(Tokenizer):
         if card is None and weights is None:
             raise MissingWeights(f"no weights for {self.family}", "Name a checkpoint with --weights")
         path = Path(weights) if card is None and weights is not None else card.locate(weights)["weights"]  # type: ignore[union-attr]
-        state, usual = read(path, state_key, allow_code, self.entry)
-        revision = digest(path) if usual else f"{digest(path)}#{state_key}"
+        state, usual = read(path, state_key, allow_code, self.entry, self.inside)
+        # A shard's index says nothing of the weights themselves.
+        revision = state_digest(state.tensors) if path.suffix == ".json" else digest(path)
+        revision += "" if usual else f"#{state_key}"
         self._adopt(state.tensors, params, revision=revision, where=str(path), notes=state.notes)
 
     def _adopt(

@@ -134,9 +134,10 @@ class _Conv(NetworkTokenizer):
 
     def modules(self) -> dict[str, nn.Module]:
         net = self.net
-        between = {"quant": net.quant_conv, "post": net.post_quant_conv} if net.config.kernel else {}
-        encoder = {"net": net.encoder, **{k: m for k, m in between.items() if k == "quant"}}
-        decoder = {"net": net.decoder, **{k: m for k, m in between.items() if k == "post"}}
+        codes = {name: part for name, part in net.named_children() if name in self.exact}
+        encoder, decoder = {"net": net.encoder, **codes}, {"net": net.decoder, **codes}
+        if net.config.kernel:
+            encoder["quant"], decoder["post"] = net.quant_conv, net.post_quant_conv
         return {"encoder": Half(net.encode, **encoder), "decoder": Half(net.decode, **decoder)}
 
 
@@ -247,10 +248,11 @@ class Janus(LlamaGen):
     transformers. transformers' own `JanusVQVAE.encode` omits the unit length that the authors' code gives latents and codes."""
 
     family = "janus"
+    inside = ("model.vqmodel.", "vqmodel.", "gen_vision_model.")
 
     @classmethod
     def rename(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        own = within(state, ("model.vqmodel.", "vqmodel.", "gen_vision_model."), "encoder.conv_in.weight")
+        own = within(state, cls.inside, "encoder.conv_in.weight")
         if any(name.startswith("decoder.conv_blocks.") for name in own):
             return super().rename(own)
         levels = count(own, "decoder.up.{}.")
