@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -80,3 +82,9 @@ def test_reconstruction_suites_measure_what_papers_report(name):
         registry.metric(each)
     for protocol in suite.protocols.values():
         assert {e.name for e in suite.metrics if protocol.name in e.protocols} <= set(protocol.metrics)
+
+
+def test_the_page_on_image_metrics_names_every_image_protocol():
+    page = Path(__file__).parent.parent / "docs" / "image-metrics.md"
+    text = page.read_text("utf-8")
+    assert not [name for name in NAMES if f"`{name}`" not in text]
