@@ -168,6 +168,22 @@ def test_statistics_of_the_images_alone_and_other_resolutions(tmp_path: Path, su
         run(tmp_path, fake, path, suite, resolution=(16,))
 
 
+def test_kept_features_stand_for_the_images_in_every_metric_of_sets(tmp_path: Path, suite: str) -> None:
+    truth, fake = folder(tmp_path / "truth", range(40)), folder(tmp_path / "fake", range(200, 230), names="s{}")
+    scorer = Scorer(str(fake), str(truth), suite, out=str(tmp_path / "out"))
+    whole = rows(scorer())
+    (path,) = scorer.save_statistics(tmp_path / "ref.npz", with_features=True)
+    seen = Small.seen
+    found = run(tmp_path, fake, path, suite)
+    cells = rows(found)
+    for metric in ("fid", "precision"):
+        ours, theirs = cells[metric, "torch-fidelity"], whole[metric, "torch-fidelity"]
+        assert (ours.value, ours.n, ours.ci_low) == (theirs.value, theirs.n, theirs.ci_low), metric
+    assert Small.seen == seen and found.record.dataset.n == 40
+    with pytest.raises(UsageError, match="not clean"):
+        run(tmp_path, fake, path, suite, reference_protocol="clean")
+
+
 def test_foreign_statistics_need_a_protocol(tmp_path: Path, suite: str) -> None:
     fake = folder(tmp_path / "fake", range(30), names="s{}")
     path = tmp_path / "custom.npz"

@@ -25,12 +25,14 @@ from vtbench.suite import Protocol, protocol_names
 
 ARRAYS = {"pool3": ("mu", "sigma", 2048), "sfid": ("mu_s", "sigma_s", 2023)}
 FACTS = "vtbench"
+ROWS = "features_"
 
 
 @dataclass(frozen=True)
 class Statistics:
     """What a file holds. moments: head -> (mean, covariance), float64. protocol: the name, said by the file or by the user;
-    digest: of that protocol, "" when the user said so. images: whether the file holds images too."""
+    digest: of that protocol, "" when the user said so. images: whether the file holds images too. features: head -> ``[n, d]`` of every image, of the ids
+    `names`, where they were kept."""
 
     path: Path
     moments: Mapping[str, tuple[np.ndarray, np.ndarray]]
@@ -44,6 +46,8 @@ class Statistics:
     ids: str = ""
     images: bool = False
     adm: bool = False
+    features: Mapping[str, np.ndarray] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
 
     def refusal(self, protocol: Protocol, resolution: int | None, head: str, network: Mapping[str, str]) -> str:
         """Why these statistics cannot stand for the reference under a protocol; empty when they can."""
@@ -86,6 +90,8 @@ def read_statistics(where: str, said: str | None = None) -> Statistics | None:
             wanted = [n for a, b, _ in ARRAYS.values() for n in (a, b) if n in names]
             held = {name: archive[name] for name in wanted}
             facts = json.loads(str(archive[FACTS])) if FACTS in names else {}
+            kept = {head: archive[ROWS + head] for head in ARRAYS if facts and ROWS + head in names}
+            of = tuple(str(i) for i in archive["ids"]) if kept else ()
     except (OSError, EOFError, zipfile.BadZipFile) as error:
         raise BadData(f"{where} is no whole .npz: {error}", "Fetch it again") from error
     except ValueError as error:
@@ -93,6 +99,11 @@ def read_statistics(where: str, said: str | None = None) -> Statistics | None:
         why = "it holds pickled objects, which are never executed" if pickled else str(error)
         raise BadData(f"{where} cannot be read: {why}", "Save mu and sigma as plain arrays") from error
     protocol = _protocol_of(path, facts, said, "arr_0" in names)
+    for head, rows in kept.items():
+        if rows.shape != (len(of), ARRAYS[head][2]) or rows.dtype.kind != "f":
+            raise BadData(
+                f"{where}: {ROWS}{head} is {rows.dtype} {list(rows.shape)}, not floats [{len(of)}, {ARRAYS[head][2]}]"
+            )
     return Statistics(
         path=path,
         moments=_moments(where, held),
@@ -106,6 +117,8 @@ def read_statistics(where: str, said: str | None = None) -> Statistics | None:
         ids=facts.get("ids", ""),
         images="arr_0" in names,
         adm="mu_s" in names and not facts,
+        features=kept,
+        names=of,
     )
 
 
@@ -171,14 +184,21 @@ def moments_of(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def write_statistics(
-    path: Path, features: Mapping[str, np.ndarray], protocol: Protocol, facts: Mapping[str, Any]
+    path: Path,
+    features: Mapping[str, np.ndarray],
+    protocol: Protocol,
+    facts: Mapping[str, Any],
+    names: Sequence[str] | None = None,
 ) -> None:
     """Write features' statistics with everything that a reader must compare. features: head -> ``[n, d]``; facts: `network`, `resolution`,
-    `dataset`, `dataset_revision`, `ids`."""
+    `dataset`, `dataset_revision`, `ids`. names: the images' ids in order; with them every image's features are kept too."""
     arrays: dict[str, np.ndarray] = {}
     for head, rows in features.items():
         mu, sigma, _ = ARRAYS[head]
         arrays[mu], arrays[sigma] = moments_of(rows)
+        if names is not None:
+            arrays[ROWS + head] = np.asarray(rows).reshape(len(rows), -1)
+            arrays["ids"] = np.array(names)
     said = {
         "protocol": protocol.name,
         "protocol_digest": protocol.digest(),

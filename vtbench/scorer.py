@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from vtbench import alarms
 from vtbench.api import INPUT, OUTPUT, Tokenizer
 from vtbench.data import Dataset, choose, open_dataset
-from vtbench.engine.chunks import cut
+from vtbench.data.sample import Sample
+from vtbench.data.sources import FileSource
+from vtbench.engine.chunks import Chunk, cut
 from vtbench.engine.run import fill
-from vtbench.engine.store import Store
+from vtbench.engine.store import Reads, Store
 from vtbench.errors import BadSample, UsageError
 from vtbench.evaluation import Evaluator, Opened
 from vtbench.given import GivenPairs, GivenSet
@@ -31,7 +33,7 @@ from vtbench.record import Alarm
 from vtbench.reduce import Reducer
 from vtbench.reference import ids_digest, read_statistics, write_statistics
 from vtbench.result import Result
-from vtbench.sets import SetReducer, named, only, pixels, restrict, share
+from vtbench.sets import Saved, SetReducer, named, only, pixels, restrict, share
 from vtbench.suite import Suite, load_suite
 
 if TYPE_CHECKING:
@@ -135,7 +137,10 @@ class Scorer(Evaluator):
     def _of_statistics(self) -> Dataset:
         assert self.statistics is not None
         digest = hashlib.sha256(self.statistics.path.read_bytes()).hexdigest()
-        return Dataset(self.statistics.dataset or f"statistics:{self.statistics.path.stem}", f"sha256:{digest}", ())
+        samples = tuple(Sample(name, "", FileSource("")) for name in self.statistics.names)
+        return Dataset(
+            self.statistics.dataset or f"statistics:{self.statistics.path.stem}", f"sha256:{digest}", samples
+        )
 
     def _side_length(self) -> int:
         """The side of the images where most of the first ones are squares of one size; 0 (native) otherwise."""
@@ -176,6 +181,8 @@ class Scorer(Evaluator):
             alarms=watched,
         )
         plan = restrict(plan, lambda cell: self._decide(cell, plan))
+        if self.statistics and self.statistics.features:
+            plan = only(plan, lambda s: s.at != INPUT or not s.extractor.startswith("alarms"))
         if self.statistics and not any(self._stands(c) for c in plan.cells):
             raise UsageError(
                 self._no_use(plan), f"--protocol {self.statistics.protocol} adds it to the suite's metrics"
@@ -205,8 +212,11 @@ class Scorer(Evaluator):
         return next(filter(None, refused), f"no metric of the suite uses the statistics in {self.statistics.path.name}")
 
     def _stands(self, cell: Cell) -> bool:
-        """Whether the statistics stand for a cell's reference."""
-        return not cell.skip and cell.metric.compares == "moments" and "reference" not in cell.needs
+        """Whether the statistics, or the features kept with them, stand for a cell's reference."""
+        assert self.statistics is not None
+        if cell.skip or cell.metric.compares == "pairs":
+            return False
+        return "reference" not in cell.needs or bool(self.statistics.features)
 
     def _refusal(self, cell: Cell, plan: Plan) -> str:
         if self.statistics is None or "reference" not in cell.needs:
@@ -237,8 +247,10 @@ class Scorer(Evaluator):
             return "compares pairs, and the images are not paired with the reference by id", ()
         if self.statistics is None or not truth:
             return "", ()
+        refused = self._refusal(cell, plan)
+        if not refused and cell.needs["reference"][1] in self.statistics.features:
+            return "", ()
         if cell.metric.compares == "moments":
-            refused = self._refusal(cell, plan)
             if not refused:
                 return "", ("reference",)
             if not self.statistics.images:
@@ -283,9 +295,13 @@ class Scorer(Evaluator):
         facts: dict[str, Any] = {"model": self.name}
         if self.statistics:
             facts["reference_statistics"] = self.statistics.moments
+        reads: Reads = store
+        if self.statistics and self.statistics.features:
+            reads = Saved(store, plan, self.statistics.features)
+            truth = [Chunk(0, 0, opened.dataset.samples, Saved.CHUNK)]
         reducer = SetReducer(
             plan,
-            store,
+            reads,
             named(images, "images", 0),
             named(truth, "reference", count),
             facts=facts,
@@ -361,8 +377,10 @@ class Scorer(Evaluator):
         )
         self._measure(model, plan, opened, bench, Store(o.store(), self.talk.warn))
 
-    def save_statistics(self, path: Path) -> list[Path]:
-        """Write the reference's statistics, as they were measured, one file a protocol; ``{protocol}`` in the name stands for it. Call after measuring."""
+    def save_statistics(self, path: Path, *, with_features: bool = False) -> list[Path]:
+        """Write the reference's statistics, as they were measured, one file a protocol; ``{protocol}`` in the name stands for it. Call after measuring.
+
+        with_features: every image's features too, from which KID, precision and recall can be had without the images."""
         if self.last is None:
             raise UsageError("nothing was measured yet")
         plan, reducer = self.last
@@ -398,6 +416,6 @@ class Scorer(Evaluator):
                 "ids": ids_digest(ids),
             }
             target = path.with_name(path.name.replace("{protocol}", name))
-            write_statistics(target, features, cell.protocol, facts)
+            write_statistics(target, features, cell.protocol, facts, ids if with_features else None)
             written.append(target)
         return written

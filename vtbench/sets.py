@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from vtbench.api import INPUT
 from vtbench.engine.chunks import Chunk
-from vtbench.engine.store import Store
+from vtbench.engine.store import Measured, Reads
 from vtbench.plan import Cell, Plan, Station
 from vtbench.reduce import Reducer
 
@@ -92,7 +94,7 @@ def only(plan: Plan, keep: Callable[[Station], bool]) -> Plan:
 class SetReducer(Reducer):
     """Reads two sets: stations of the output from the first chunks, of the ground truth from the others."""
 
-    def __init__(self, plan: Plan, store: Store, images: Sequence[Chunk], truth: Sequence[Chunk], **how: Any) -> None:
+    def __init__(self, plan: Plan, store: Reads, images: Sequence[Chunk], truth: Sequence[Chunk], **how: Any) -> None:
         self._images, self._truth = list(images), list(truth)
         super().__init__(plan, store, [*self._images, *self._truth], **how)
 
@@ -108,3 +110,21 @@ def named(chunks: Sequence[Chunk], side: str, start: int) -> list[Chunk]:
         samples = tuple(replace(s, id=f"{side}/{s.id}") for s in chunk.samples)
         out.append(Chunk(chunk.index, start + chunk.start, samples, chunk.key))
     return out
+
+
+class Saved:
+    """The store's reading side with a reference's saved features in front: `CHUNK` of a station of the ground truth is the file's rows."""
+
+    CHUNK = "saved"
+
+    def __init__(self, store: Reads, plan: Plan, features: Mapping[str, np.ndarray]) -> None:
+        self.store, self.features = store, dict(features)
+        self.truth = {plan.keys[s] for s in plan.stations if s.at == INPUT}
+
+    def get(self, station: str, chunk: str) -> Measured | None:
+        """A chunk's measurements."""
+        if chunk != self.CHUNK:
+            return self.store.get(station, chunk)
+        if station not in self.truth:
+            return None
+        return Measured({head: (rows, np.arange(len(rows))) for head, rows in self.features.items()})

@@ -32,6 +32,11 @@ def score(
         help="Write the reference's statistics to this .npz, with their protocol inside ({protocol} in the name: one file each). "
         "Without --reference, the images' own.",
     ),
+    with_features: bool = typer.Option(
+        False,
+        "--with-features",
+        help="Keep every image's features in that file too: KID, precision and recall then need no images.",
+    ),
     resolution: str | None = typer.Option(
         None, envvar="VTBENCH_RESOLUTION", help="Resolutions in pixels, separated by commas (default: the images' own)."
     ),
@@ -113,7 +118,7 @@ def score(
             show([r.record for r in results], Console(), everything=bool(protocol))
         _last_line(results, talk, out)
     if save_statistics:
-        for path in scorer.save_statistics(Path(save_statistics)):
+        for path in scorer.save_statistics(Path(save_statistics), with_features=with_features):
             talk.say(f"statistics: {path}")
     if reference is not None and all(row.status in ("skipped", "failed") for r in results for row in r.rows()):
         raise typer.Exit(1)

@@ -46,6 +46,11 @@ class Precomputed(Tokenizer):
         self._rows, self._ids, self._sizes = self._tokens(self.root / TOKENS)
         self.revision = files.digest(self.root)
 
+    @property
+    def ids(self) -> Sequence[str]:
+        """The ids of the reconstructions."""
+        return list(self._files)
+
     def _tokens(self, path: Path) -> tuple[dict[str, int], np.ndarray | None, tuple[int, ...]]:
         if not path.is_file():
             return {}, None, ()
