@@ -158,7 +158,9 @@ def kl_to_uniform(study: Study, p: Fields) -> Iterator[Value]:
     for value in _of_entropy(study, lambda h: full - h):
         name = value.slice.removeprefix(study.unit.name).removeprefix(";")
         yield _renamed(value, study.slice("order=1", "" if name == "all" else name))
-    for scan in study.scans(tuple(p["scans"])):
+    scans = study.scans(tuple(p["scans"]))
+    study.prepare([(scan, 2, "") for scan in scans] + [("native", 2, "shuffled")])
+    for scan in scans:
         law = study.law(scan, 2)
         if not law.n:
             why = "there are no neighbouring tokens"

@@ -11,7 +11,7 @@ from vtbench.api import Fields, Value, metric
 from vtbench.tokens.laws import GramLaw
 from vtbench.tokens.study import Study, needs, per_unit
 
-from .zipf import doubts
+from .zipf import bends, doubts
 
 FIELDS = ("sample_tokens", "null_seed", "scans", "orders")
 NULL_NOTE = (
@@ -22,12 +22,16 @@ NULL_NOTE = (
 def cells(study: Study, p: Fields) -> Iterator[tuple[str, int, str, GramLaw]]:
     """(slice, order, null, law) of every scan and order, then of the nulls, which are the same for every scan."""
     scans = study.scans(tuple(p["scans"]))
+    grid = len(study.unit.shape) == 2 and min(study.unit.shape) > 1
+    wanted = [(scan, order, "") for order in p["orders"] for scan in scans]
+    wanted += [("native", order, "shuffled") for order in p["orders"]]
+    study.prepare(wanted + ([("patch", 4, ""), ("patch", 4, "shuffled")] if grid else []))
     for order in p["orders"]:
         for scan in scans:
             yield study.slice(f"order={order}", f"scan={scan}"), order, "", study.law(scan, order)
         for null in ("uniform", "shuffled"):
             yield study.slice(f"order={order}", f"null={null}"), order, null, study.law("native", order, null)
-    if len(study.unit.shape) == 2 and min(study.unit.shape) > 1:
+    if grid:
         for null in ("", "uniform", "shuffled"):
             name = study.slice("order=2x2", f"null={null}" if null else "")
             yield name, 4, null, study.law("patch", 4, null)
@@ -59,6 +63,7 @@ def ngram_zipf_exponent(study: Study, p: Fields) -> Iterator[Value]:
         refused, doubt = doubts(law.n, float(study.size) ** order, law.types)
         if not refused and math.isnan(law.exponent.s):
             refused = "one image: ranks and counts cannot come from different images"
+        refused = refused or bends(law.exponent, float(study.size) ** order)
         if refused:
             return Value(status="skipped", why=refused, slice=name, n=law.n, notes=notes)
         notes["q"] = law.exponent.q

@@ -42,10 +42,26 @@ def _split(study: Study, null: str) -> Iterator[Value]:
         yield Value(status="skipped", why=refused, slice=name, n=counts.n, notes=notes)
         return
     found = zipf.fit_counts(counts.tokens, study.size)
-    notes |= {"q": found.q}
+    notes |= {"s": found.s, "q": found.q}
     if not null:
         notes["curve"] = rank_curve(total, found)
-    yield Value(value=found.s, n=counts.n, groups=found.groups, slice=name, why=doubt, notes=notes)
+    bent = bends(found, study.size)
+    if bent:
+        yield Value(status="skipped", why=bent, slice=name, n=counts.n, notes=notes)
+    else:
+        yield Value(value=found.s, n=counts.n, groups=found.groups, slice=name, why=doubt, notes=notes)
+    if not null:
+        plain = zipf.fit_counts(counts.tokens, study.size, free_q=False)
+        yield Value(
+            value=plain.s, n=counts.n, groups=plain.groups, slice=study.slice("q=0"), why=doubt, notes=study.law_note()
+        )
+
+
+def bends(found: zipf.Split, size: float) -> str:
+    """Why a fit is not a power law: past q ~ K / 10 the curve bends over all of its ranks, and s and q trade off freely."""
+    if found.q <= size / 10:
+        return ""
+    return f"not Zipfian: q = {found.q:.3g} for K = {size:.3g}, so the curve bends over all of its ranks"
 
 
 def rank_curve(total: np.ndarray, found: zipf.Split, points: int = 200) -> Mapping[str, list[float]]:
@@ -68,7 +84,8 @@ def rank_curve(total: np.ndarray, found: zipf.Split, points: int = 200) -> Mappi
 )
 @per_unit
 def zipf_exponent(study: Study, p: Fields) -> Iterator[Value]:
-    """s, with q in the notes (0 unless it earns its place by BIC). The nulls: uniform is 0 by right; shuffled keeps the frequencies
+    """s, with q in the notes (0 unless it earns its place by BIC); skipped as not Zipfian where q is beyond K / 10. q=0 is the exponent
+    of a plain power law over the same ranks, which always exists. The nulls: uniform is 0 by right; shuffled keeps the frequencies
     and takes the clustering in images away."""
     for null in ("", "uniform", "shuffled"):
         yield from _split(study, null)

@@ -126,6 +126,15 @@ def test_zipf_says_when_tokens_are_few_and_refuses_when_nearly_all_are_new() -> 
     assert "V/N" in refused.why
 
 
+def test_a_curve_that_bends_over_all_of_its_ranks_is_not_called_zipfian() -> None:
+    p = np.exp(-np.arange(256) / 40.0)
+    ids = np.random.default_rng(0).choice(256, (800, 64), p=p / p.sum()).astype(np.int32)
+    found = _run("zipf_exponent", _measurements(ids, _grid(256)))
+    assert found["all"].status == "skipped"
+    assert "not Zipfian" in found["all"].why
+    assert _number(found["q=0"]) > 0.3
+
+
 def test_entropy_is_that_of_the_law_and_plug_in_stands_beside(zipfian: Measurements) -> None:
     p = np.arange(1, 257) ** -0.8
     p /= p.sum()

@@ -135,6 +135,11 @@ class Grams:
         """Occurrences of each type, int64 ``[V]``."""
         return np.add.reduceat(self.count, self.first, dtype=np.int64) if self.n else np.zeros(0, np.int64)
 
+    @cached_property
+    def of_run(self) -> np.ndarray:
+        """Occurrences of each run's type over all groups, int64 ``[R]``."""
+        return self.totals[self.type]
+
     def halves(self) -> tuple[np.ndarray, np.ndarray]:
         """Occurrences of each type in the even and in the odd groups, int64 ``[V]`` each."""
         if not self.n:

@@ -86,16 +86,15 @@ def jackknifed(whole: float, left: np.ndarray) -> float:
 
 def of_grams(grams: Grams) -> tuple[float, np.ndarray]:
     """Plug-in entropy of n-gram types in bits, and without each group: float ``[G]``."""
-    totals = grams.totals
     if not grams.n:
         return math.nan, np.full(grams.groups, math.nan)
-    spent = _xlog2x(totals)
-    whole = spent.sum()
+    whole = _xlog2x(grams.totals).sum()
     value = math.log2(grams.n) - whole / grams.n
-    # Removing a group changes only the types that it has: sum the changes group by group.
-    before = totals[grams.type]
-    change = _xlog2x(before - grams.count) - spent[grams.type]
-    moved = np.bincount(grams.group, weights=change, minlength=grams.groups)
+    # Removing a group changes only the types that it has, and a type seen once takes its 1 log 1 = 0 along: sum the other changes.
+    often = np.flatnonzero(grams.of_run > 1)
+    before, taken_here = grams.of_run[often], grams.count[often]
+    change = _xlog2x(before - taken_here) - _xlog2x(before)
+    moved = np.bincount(grams.group[often], weights=change, minlength=grams.groups)
     taken = np.bincount(grams.group, weights=grams.count, minlength=grams.groups)
     left = grams.n - taken
     with np.errstate(divide="ignore", invalid="ignore"):

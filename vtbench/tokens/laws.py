@@ -47,7 +47,7 @@ def law(grams: Grams, size: float, *, intervals: bool) -> GramLaw:
 
 def _distinct_without(grams: Grams) -> np.ndarray:
     """V/N without each group: a type goes when the group has all of its occurrences."""
-    own = grams.count == grams.totals[grams.type] if grams.n else np.zeros(0, bool)
+    own = grams.count == grams.of_run if grams.n else np.zeros(0, bool)
     gone = np.bincount(grams.group, weights=own, minlength=grams.groups)
     taken = np.bincount(grams.group, weights=grams.count, minlength=grams.groups)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -74,9 +74,10 @@ def exponent(grams: Grams, size: float, *, intervals: bool) -> Split:
             if not runs.size:
                 continue
             types, count = grams.type[runs], grams.count[runs].astype(np.int64)
+            had = (a[types], b[types])
             fits = []
             for i in (0, 1):
-                by, other = halves[i][types], halves[1 - i][types]
+                by, other = had[i], had[1 - i]
                 t, s = pairs[i][0].astype(np.float64), pairs[i][1].copy()
                 if g % 2 == i:  # the group is of the ranking half: its types move down
                     t += np.bincount(by - count, minlength=t.size) - np.bincount(by, minlength=t.size)

@@ -62,7 +62,7 @@ def _rows(record: Record, metric: str) -> list[Row]:
         "prefix_psnr": ("", "prefix_psnr"),
     }
     note, name = keys[metric]
-    found = [r for r in record.rows if r.metric == name and r.value is not None and (not note or note in r.notes)]
+    found = [r for r in record.rows if r.metric == name and (note in r.notes if note else r.value is not None)]
     if metric == "prefix_psnr":
         return [r for r in found if r.slice.startswith("k=")]
     if metric == "token_sensitivity":
@@ -85,13 +85,18 @@ def _zipf(axis: Any, found: Drawn) -> None:
         for row in rows:
             curve: Mapping[str, Any] = row.notes["curve"]
             own = f"{name} {row.slice}".removesuffix(" all")
-            axis.loglog(curve["rank"], curve["frequency"], ".", ms=3, color=colour, label=f"{own}: s = {row.value:.2f}")
+            axis.loglog(curve["rank"], curve["frequency"], ".", ms=3, color=colour, label=f"{own}: {_fit(row)}")
             axis.loglog(curve["rank"], curve["fit"], "-", lw=1.2, color=colour, alpha=0.7)
             size = row.notes.get("K")
             if size:
                 axis.axhline(1 / size, ls=":", lw=1, color=_NULL)
     axis.plot([], [], ls=":", color=_NULL, label="uniform use")
     axis.set(xlabel="rank", ylabel="frequency")
+
+
+def _fit(row: Row) -> str:
+    s, q = (float(row.notes[k]) for k in ("s", "q"))
+    return f"s = {s:.2f}, q = {q:.3g}" + (" (not Zipfian)" if row.value is None else "")
 
 
 def _heaps(axis: Any, found: Drawn) -> None:

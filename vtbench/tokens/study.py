@@ -7,6 +7,7 @@ from a **sample**: images spread evenly over the set, at most `sample_tokens` to
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, wraps
 from typing import Any
 from weakref import finalize, ref
@@ -160,6 +161,16 @@ class Study:
             else:
                 self._laws[key] = law(self.grams(scan, order, null), types, intervals=not null)
         return self._laws[key]
+
+    def prepare(self, cells: Sequence[tuple[str, int, str]]) -> None:
+        """Count the laws of several (scan, order, null), two at a time: sorting lets another thread run, and the values are the same."""
+        lacking = [
+            cell for cell in cells if cell not in self._laws and not (cell[2] and cell[0] not in ("patch", "native"))
+        ]
+        for null in {cell[2] for cell in lacking}:
+            self.scanned("native", null if null == "shuffled" else "")  # made once, before two threads want it
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda cell: self.law(*cell), lacking))
 
     def _windows(self, order: int) -> int:
         lengths = (self.sample >= 0).sum(axis=1)

@@ -133,15 +133,15 @@ class Split:
     groups: np.ndarray | None
 
 
-def fit_counts(tokens: np.ndarray, size: float, *, intervals: bool = True) -> Split:
-    """Cross-fit dense counts ``[G, K]``: even groups against odd ones. Fewer than two non-empty halves give nan."""
+def fit_counts(tokens: np.ndarray, size: float, *, intervals: bool = True, free_q: bool | None = None) -> Split:
+    """Cross-fit dense counts ``[G, K]``: even groups against odd ones. Fewer than two non-empty halves give nan. free_q as in `fit`."""
     even, odd = (
         tokens[0::2].sum(axis=0),
         tokens[1::2].sum(axis=0) if len(tokens) > 1 else np.zeros(tokens.shape[1], int),
     )
     if not even.sum() or not odd.sum():
         return Split(math.nan, math.nan, None)
-    whole = [_whole(even, odd, size), _whole(odd, even, size)]
+    whole = [_whole(even, odd, size, free_q), _whole(odd, even, size, free_q)]
     if not intervals:
         return _average(whole, None)
     left = np.full(len(tokens), math.nan)
@@ -155,8 +155,8 @@ def fit_counts(tokens: np.ndarray, size: float, *, intervals: bool = True) -> Sp
     return _average(whole, left)
 
 
-def _whole(a: np.ndarray, b: np.ndarray, size: float) -> Fit:
-    return fit(ranked(*tables(a, b), size), size)
+def _whole(a: np.ndarray, b: np.ndarray, size: float, free_q: bool | None) -> Fit:
+    return fit(ranked(*tables(a, b), size), size, free_q=free_q)
 
 
 def _again(a: np.ndarray, b: np.ndarray, size: float, whole: Fit) -> Fit:
