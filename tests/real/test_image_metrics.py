@@ -151,3 +151,10 @@ def test_the_head_less_file_says_that_it_has_no_logits(assets):
         extractor.open("cpu")
         rows = extractor(Batch([], images=torch.rand(1, 3, 64, 64)), ["logits"])
         assert rows["logits"].values.shape == (1, 0)
+
+
+def test_views_share_one_network(assets):
+    a, b = Inception({}), Inception({"resize": "clean"})
+    for extractor in (a, b):
+        extractor.open("cpu")
+    assert a._network is b._network

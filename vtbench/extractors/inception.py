@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -37,6 +38,8 @@ CONTENT = "sha256:2880397385c127930be1f918f46a156bdc0843c2c6d32bf5f131cc254f21ff
 HEADS = {"pool3": 2048, "sfid": 2023, "logits": 1008}
 SCALES = ("128", "pm1")
 DTYPES = ("float32", "float64", "bfloat16")
+# Protocols differ in the resize far more often than in the network.
+_OPEN: WeakValueDictionary[tuple[str, str, str, str], Any] = WeakValueDictionary()
 _ARGS = {"resize": "tf1", "scale": "128", "dtype": "float32"}
 
 
@@ -105,9 +108,15 @@ class Inception:
         return {"trunk": trunk, "head": head or "none"}
 
     def open(self, device: str) -> None:
-        """Load and fold the network."""
-        self.identity()
-        self.use(weights.load_state(locate()), device)
+        """Load and fold the network, or take the one that another extractor of this process holds for the same weights and precision."""
+        known = self.identity()
+        key = (known["trunk"], known["head"], self.dtype, device)
+        held = _OPEN.get(key)
+        if held is None:
+            self.use(weights.load_state(locate()), device)
+            _OPEN[key] = self._network
+        else:
+            self._network, self._device = held, device
 
     def use(self, state: Mapping[str, torch.Tensor], device: str = "cpu") -> None:
         """Take this state dict, whatever it is: for tests, and for networks of one's own."""
