@@ -105,6 +105,33 @@ def test_autoencoder_dc(tmp_path):
     assert torch.allclose(model.decode(model.encode(IMAGES)), (direct / 2 + 0.5).clamp(0, 1), atol=1e-5)
 
 
+@pytest.mark.parametrize("grid", [True, False])
+def test_autoencoder_rae(tmp_path, grid):
+    pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    net = diffusers.AutoencoderRAE(
+        encoder_type="mae",
+        encoder_hidden_size=64,
+        encoder_patch_size=8,
+        encoder_num_hidden_layers=1,
+        encoder_input_size=32,
+        decoder_hidden_size=16,
+        decoder_num_hidden_layers=1,
+        decoder_num_attention_heads=2,
+        decoder_intermediate_size=32,
+        patch_size=4,
+        image_size=16,
+        reshape_to_2d=grid,
+    ).eval()
+    net.save_pretrained(tmp_path)
+    model = zoo.load(f"diffusers:{tmp_path}")
+    assert model.capabilities.resolution == 16 and not model.capabilities.any_resolution
+    images = IMAGES[..., :16]
+    with torch.no_grad():
+        direct = net.decode(net.encode(images).latent).sample  # its pixels are in [0, 1]
+    assert torch.allclose(model.decode(model.encode(images)), direct.clamp(0, 1), atol=1e-5)
+
+
 def test_a_pipelines_folder_a_weights_folder_and_the_hubs_cache(folders, tmp_path, monkeypatch):
     root, _ = folders
     direct = zoo.load(f"diffusers:{root / 'kl'}")

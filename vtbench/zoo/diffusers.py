@@ -140,7 +140,7 @@ class Diffusers(Tokenizer):
     def _can(self) -> Capabilities:
         config = self.model.config
         if self.kind == "AutoencoderRAE":
-            return Capabilities(any_resolution=False, resolution=int(config.image_size))
+            return Capabilities(any_resolution=False, resolution=int(self.model.decoder_image_size))
         if self.kind == "AutoencoderDC":
             return Capabilities(multiple=int(self.model.spatial_compression_ratio))
         widths = (
@@ -175,6 +175,9 @@ class Diffusers(Tokenizer):
             z = _drawn(out.latent_dist, seeds) if sample else out.latent_dist.mode()
         else:
             z = out.latents if hasattr(out, "latents") else out.latent
+        if z.ndim == 3:  # an AutoencoderRAE that keeps its encoder's sequence
+            stream = Stream("latents", "continuous", "seq1d", shape=(z.shape[1],))
+            return Tokens((stream,), {"latents": z}, len(images), condition=condition)
         stream = Stream("latents", "continuous", "grid2d", shape=tuple(z.shape[2:]))
         return Tokens((stream,), {"latents": z.flatten(2).transpose(1, 2)}, len(images), condition=condition)
 
@@ -192,7 +195,8 @@ class Diffusers(Tokenizer):
                 entries = self.model.quantize.get_codebook_entry(data.flatten(), shape)
                 out = self.model.decode(entries.to(first.dtype), force_not_quantize=True).sample
         else:
-            out = self.model.decode(data.transpose(1, 2).unflatten(2, stream.shape).to(first.dtype)).sample
+            grid = data if stream.layout == "seq1d" else data.transpose(1, 2).unflatten(2, stream.shape)
+            out = self.model.decode(grid.to(first.dtype)).sample
         low, high = self.range
         return ((out.float() - low) / (high - low)).clamp(0, 1)
 
