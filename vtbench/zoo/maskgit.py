@@ -125,7 +125,9 @@ def infer_half(shapes: Shapes, half: str, family: str, prefix: str = "") -> Half
     number = count(shapes, f"{root}.{levels}.{{}}.")
     return HalfConfig(
         stem=first[0] if half == "encoder" else last[1],
-        channels=tuple(wanted(shapes, f"{root}.{levels}.{i}.block.0.conv1.weight", family)[0] for i in range(max(1, number))),
+        channels=tuple(
+            wanted(shapes, f"{root}.{levels}.{i}.block.0.conv1.weight", family)[0] for i in range(max(1, number))
+        ),
         blocks=count(shapes, f"{root}.{levels}.0.block.{{}}."),
         latent=last[0] if half == "encoder" else first[1],
         strided=f"{root}.down.0.down_conv.weight" in shapes,
@@ -209,7 +211,8 @@ class MaskGIT(GridTokenizer):
         return self.net.quantize.embedding.weight.detach().cpu().numpy()
 
     def modules(self) -> dict[str, nn.Module]:
+        codes = {name: part for name, part in self.net.named_children() if name in self.exact}
         return {
-            "encoder": Half(self.net.encoder, net=self.net.encoder),
-            "decoder": Half(self.net.decoder, net=self.net.decoder),
+            "encoder": Half(self.net.encoder, net=self.net.encoder, **codes),
+            "decoder": Half(self.net.decoder, net=self.net.decoder, **codes),
         }

@@ -203,8 +203,8 @@ class VAR(NetworkTokenizer):
     def modules(self) -> dict[str, nn.Module]:
         net = self.net
         return {
-            "encoder": Half(net.encode, net=net.encoder, quant=net.quant_conv),
-            "decoder": Half(net.decode, net=net.decoder, post=net.post_quant_conv),
+            "encoder": Half(net.encode, net=net.encoder, quant=net.quant_conv, codes=net.quantize),
+            "decoder": Half(net.decode, net=net.decoder, post=net.post_quant_conv, codes=net.quantize),
         }
 
 

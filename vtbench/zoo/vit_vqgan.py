@@ -202,6 +202,6 @@ class ViTVQGAN(GridTokenizer):
     def modules(self) -> dict[str, nn.Module]:
         net = self.net
         return {
-            "encoder": Half(net.encode, net=net.encoder, quant=net.pre_quant),
-            "decoder": Half(net.decode, net=net.decoder, post=net.post_quant),
+            "encoder": Half(net.encode, net=net.encoder, quant=net.pre_quant, codes=net.quantizer),
+            "decoder": Half(net.decode, net=net.decoder, post=net.post_quant, codes=net.quantizer),
         }
