@@ -77,7 +77,16 @@ def store(tmp_path):
                 Image.new("RGB", (32, 32), (shade, 99, 7)).save(folder / f"set{i % 3}__img{i:04d}.png")
         line = {"resolution": 256, "tokens": record.rows[0].tokens, "protocol": "tokbench-light", "kind": "word"}
         line |= {"id": "set0/img0000", "instance": 0, "truth": EVIL, "read": "abc", "original": EVIL, "confidence": 0.9}
-        line |= {"x0": 1.0, "y0": 2.0, "x1": 20.0, "y1": 9.0, "value": 0.0, "ratio": 0.03}
+        line |= {
+            "x0": 0.0,
+            "y0": 8.0,
+            "x1": 16.0,
+            "y1": 16.0,
+            "value": 0.0,
+            "ratio": 0.03,
+            "width": 32,
+            "height": 32 if number == 1 else 31,
+        }
         instances.write(tmp_path, record.run_id, [line])
     return tmp_path, records
 
@@ -127,6 +136,7 @@ def test_the_gallery_holds_every_picture_once_with_its_values(store):
     assert item["values"]["psnr"][1] == pytest.approx(expected)
     (word,) = item["words"]
     assert word["truth"] == EVIL
+    assert word["box"] == [0, 0.25, 0.5, 0.5]
     assert word["made"][1] == {"read": "abc", "sure": 0.9, "value": 0.0}
     text = page(records, out)
     body = text.split('id="data">', 1)[1].split("</script>", 1)[0]

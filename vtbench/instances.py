@@ -12,11 +12,10 @@ import numpy as np
 if TYPE_CHECKING:
     import pyarrow
 
-    from vtbench.api import Placement
 
 NUMBERS = ("x0", "y0", "x1", "y1", "confidence", "value", "ratio")
 TEXTS = ("protocol", "kind", "id", "truth", "read", "original")
-COLUMNS = ("resolution", "tokens", "instance", *TEXTS, *NUMBERS)
+COLUMNS = ("resolution", "tokens", "instance", "width", "height", *TEXTS, *NUMBERS)
 
 
 def path_of(out: Path, run_id: str) -> Path:
@@ -54,11 +53,11 @@ def read(out: Path, run_id: str) -> pyarrow.Table | None:
 
 
 def collect(reducer: Any, kept: Collection[str] | None = ()) -> list[dict[str, Any]]:
-    """The words and faces that a run's cells scored, from its measurements.
+    """The words and faces that a run's cells scored, from its measurements; boxes in pixels of the source picture.
 
-    kept: ids of the samples whose pictures were kept (None: all of them): their boxes are given on the model's canvas, where the
-    pictures are; the others' are nan, since only the decoded source says how large it is."""
-    places: dict[tuple[Any, ...], Placement | None] = {}
+    kept: ids of the samples whose pictures were kept (None: all of them). Of these the source's size is told, so that a reader of
+    the kept pictures knows whether the boxes apply to them (not after a crop)."""
+    sizes: dict[str, tuple[int, int] | None] = {}
     out: list[dict[str, Any]] = []
     for cell in reducer.plan.cells:
         if cell.skip or cell.metric.name not in ("t_acc", "f_sim"):
@@ -67,23 +66,20 @@ def collect(reducer: Any, kept: Collection[str] | None = ()) -> list[dict[str, A
         columns = {key: reducer.column(station, head) for key, (station, head) in cell.needs.items()}
         shared = {"resolution": cell.resolution, "tokens": cell.budget, "protocol": cell.protocol.name}
         lines = _words(columns) if cell.metric.name == "t_acc" else _faces(columns)
-        image = columns["ratio"].image
         numbers = np.zeros(len(reducer.kept), dtype=np.int64)
-        for line, at in zip(lines, image.tolist()):
+        for line, at in zip(lines, columns["ratio"].image.tolist()):
             sample = reducer.kept[at]
             instance = int(numbers[at])
             numbers[at] += 1
             things = sample.words if line["kind"] == "word" else sample.faces
-            box = things[instance].box if instance < len(things) else None
-            if kept is not None and sample.id not in kept:
-                box = None
-            if box is not None:
-                key = (sample.id, cell.resolution, str(sorted(fields.items())))
-                if key not in places:
-                    places[key] = _placed(sample, fields, cell.resolution)
-                box = _on_canvas(box, places[key])
-            corners = dict(zip(("x0", "y0", "x1", "y1"), box or (float("nan"),) * 4))
-            out.append({**shared, "id": sample.id, "instance": instance, **line, **corners})
+            box = things[instance].box if instance < len(things) else (float("nan"),) * 4
+            if (kept is None or sample.id in kept) and sample.id not in sizes:
+                sizes[sample.id] = _size(sample, str(fields.get("exif", "apply")))
+            width, height = sizes.get(sample.id) or (None, None)
+            corners = dict(zip(("x0", "y0", "x1", "y1"), box))
+            out.append(
+                {**shared, "id": sample.id, "instance": instance, **line, **corners, "width": width, "height": height}
+            )
     return out
 
 
@@ -123,21 +119,11 @@ def _faces(columns: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _placed(sample: Any, fields: Mapping[str, Any], resolution: int | None) -> Placement | None:
-    from vtbench.data import prepare
+def _size(sample: Any, exif: str) -> tuple[int, int] | None:
     from vtbench.errors import BadSample
 
     try:
-        _, placement = prepare(sample.image(str(fields.get("exif", "apply"))), fields, resolution)
+        size: tuple[int, int] = sample.image(exif).size
     except BadSample:  # counted where it was measured
         return None
-    return placement if placement.restorable else None
-
-
-def _on_canvas(box: Sequence[float], placement: Placement | None) -> tuple[float, float, float, float] | None:
-    if placement is None:
-        return None
-    left, top, right, bottom = placement.box
-    width, height = placement.source
-    x, y = (right - left) / width, (bottom - top) / height
-    return (left + box[0] * x, top + box[1] * y, left + box[2] * x, top + box[3] * y)
+    return size

@@ -14,7 +14,8 @@ from typing import Any
 from vtbench import instances, samples
 from vtbench.record import Record, label
 
-LOSSLESS = 24_000_000  # bytes of pictures kept exactly; beyond, the page stores WebP at quality 95 and says so
+LOSSLESS = 24_000_000  # bytes of pictures kept exactly; beyond, the page stores lossy WebP and says so
+SIDE = 768  # pixels of the longer side, then
 
 
 @dataclass
@@ -66,7 +67,7 @@ def gather(records: Sequence[Record], out: Path, *, limit: int = 200) -> Gallery
                 "values": {
                     name: {i: v for i in paths if (v := values.get((i, name, stem))) is not None} for name, _ in metrics
                 },
-                "words": words.get((stem, resolution), []),
+                "words": _placed(words.get((stem, resolution), []), original),
             }
         )
     notes = []
@@ -158,8 +159,11 @@ class _Pictures:
         if digest not in self._known:
             with Image.open(io.BytesIO(data)) as image:
                 packed = io.BytesIO()
-                how = {"quality": 95} if self.lossy else {"lossless": True, "quality": 60, "method": 2}
-                image.convert("RGB").save(packed, "WEBP", **how)
+                picture = image.convert("RGB")
+                if self.lossy:
+                    picture.thumbnail((SIDE, SIDE))
+                how = {"quality": 90} if self.lossy else {"lossless": True, "quality": 60, "method": 2}
+                picture.save(packed, "WEBP", **how)
             self._known[digest] = len(self.found)
             self.found.append("data:image/webp;base64," + base64.b64encode(packed.getvalue()).decode())
         return self._known[digest]
@@ -175,11 +179,42 @@ def _words(kept: Sequence[_Kept], out: Path) -> dict[tuple[str, int | None], lis
                 continue
             place = (line["id"].replace("/", "__"), k.resolution)
             key = (line["kind"], line["protocol"], line["instance"])
-            box = [round(line[c], 1) for c in ("x0", "y0", "x1", "y1")] if not math.isnan(line["x0"]) else None
+            box = (
+                [round(line[c], 1) for c in ("x0", "y0", "x1", "y1")]
+                if line["width"] and not math.isnan(line["x0"])
+                else None
+            )
             thing = found.setdefault(place, {}).setdefault(
                 key,
-                {"kind": line["kind"], "truth": line["truth"], "original": line["original"], "box": box, "made": {}},
+                {
+                    "kind": line["kind"],
+                    "truth": line["truth"],
+                    "original": line["original"],
+                    "box": box,
+                    "size": (line["width"], line["height"]),
+                    "made": {},
+                },
             )
             sure = None if math.isnan(line["confidence"]) else round(line["confidence"], 3)
             thing["made"][i] = {"read": line["read"], "sure": sure, "value": round(line["value"], 4)}
     return {place: list(things.values()) for place, things in found.items()}
+
+
+def _placed(words: list[dict[str, Any]], picture: Path) -> list[dict[str, Any]]:
+    """Boxes as fractions of the picture, where the picture is the whole source; none where it was cropped."""
+    from PIL import Image
+
+    size = None
+    if words and picture.is_file():
+        with Image.open(picture) as image:
+            size = image.size
+    out = []
+    for word in words:
+        placed = {k: v for k, v in word.items() if k != "size"}
+        if word["box"] is not None:
+            width, height = word["size"]
+            x0, y0, x1, y1 = word["box"]
+            fits = size == (width, height)
+            placed["box"] = [round(v, 5) for v in (x0 / width, y0 / height, x1 / width, y1 / height)] if fits else None
+        out.append(placed)
+    return out

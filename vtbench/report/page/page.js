@@ -37,7 +37,7 @@
   const show = (img, which) => { img.src = pictures[which]; };
 
   // ---- the cards, made as they come into view
-  const STEP = 24;
+  const STEP = 12;
   let order = [];
   let shown = 0;
   const sort = $("sort");
@@ -94,7 +94,6 @@
   for (const control of [sort, of]) control.addEventListener("change", arrange);
   $("find").addEventListener("input", arrange);
   $("more").addEventListener("click", more);
-  new IntersectionObserver((seen) => { if (seen[0].isIntersecting && shown < order.length) more(); }, { rootMargin: "600px" }).observe($("more"));
 
   // ---- one picture in full
   const viewer = $("viewer");
@@ -209,9 +208,10 @@
       }
       return loaded.get(which);
     };
-    const crop = async (target, which, box) => {
+    const crop = async (target, which, part) => {
       const img = await picture(which);
       if (!img) return;
+      const box = [part[0] * img.width, part[1] * img.height, part[2] * img.width, part[3] * img.height];
       const grow = 0.15 * Math.min(box[2] - box[0], box[3] - box[1]) + 1;
       const x = Math.max(0, Math.floor(box[0] - grow));
       const y = Math.max(0, Math.floor(box[1] - grow));
