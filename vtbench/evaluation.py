@@ -101,7 +101,11 @@ class Evaluator:
     """
 
     def __init__(
-        self, suites: str | Suite | Sequence[str | Suite] = ("reconstruction-256",), *, talk: Silent | None = None, **options: Any
+        self,
+        suites: str | Suite | Sequence[str | Suite] = ("reconstruction-256",),
+        *,
+        talk: Silent | None = None,
+        **options: Any,
     ) -> None:
         self.options = Options.of(**options)
         self.talk = talk or Silent()
@@ -135,7 +139,7 @@ class Evaluator:
         """A model of the zoo, by what stands after `--model`."""
         o = self.options
         weights = o.weights if spec not in {c for opened in self.opened for c in opened.suite.controls} else None
-        return zoo.load(
+        model = zoo.load(
             spec,
             weights=weights,
             state_key=o.state_key,
@@ -143,6 +147,9 @@ class Evaluator:
             dtype=o.dtype,
             allow_code=o.allow_code,
         )
+        for note in zoo.notes(model):
+            self.talk.say(f"{spec}: {note}")
+        return model
 
     def plan(self, model: Tokenizer, opened: Opened) -> Plan:
         """What a run would do."""

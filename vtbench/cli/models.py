@@ -179,20 +179,15 @@ def _file(card: Card, index: int) -> dict[str, str]:
 def _loaded(name: str, weights: str | None, state_key: str, allow_code: bool) -> dict[str, Any]:
     """What loading the weights says: the key report and the parameters of each half."""
     from vtbench.errors import VtbenchError
-    from vtbench.zoo import load
+    from vtbench.zoo import load, notes
 
     try:
         model = load(name, weights=weights, state_key=state_key, allow_code=allow_code)
     except VtbenchError as error:
         return {"loads": f"no: {error}"}
     facts: dict[str, Any] = {"loads": "yes", "revision": model.revision, "resolved params": dict(model.params)}
-    loaded = getattr(model, "loaded", None)
-    notes = [*getattr(model, "notes", ()), *getattr(loaded, "notes", ())]
-    dropped = getattr(loaded, "dropped", ())
-    if notes:
-        facts["weights notes"] = notes
-    if dropped:
-        facts["keys dropped"] = f"{len(dropped)}: {', '.join(dropped[:4])}{', ...' if len(dropped) > 4 else ''}"
+    if told := notes(model):
+        facts["weights notes"] = list(told)
     halves = {half: sum(p.numel() for p in module.parameters()) for half, module in model.modules().items()}
     if halves:
         facts["parameters counted"] = {half: f"{count / 1e6:.2f} M" for half, count in halves.items()}

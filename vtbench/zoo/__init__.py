@@ -69,6 +69,18 @@ def load(
     return tokenizer.to(device, dtype)
 
 
+def notes(model: Tokenizer) -> tuple[str, ...]:
+    """How a model's weights were taken, for people and for the record: which entry of the file, prefixes stripped, keys dropped."""
+    loaded = getattr(model, "loaded", None)
+    dropped = tuple(getattr(loaded, "dropped", ()))
+    told = (*getattr(model, "notes", ()), *getattr(loaded, "notes", ()))
+    return (
+        (*told, f"left {len(dropped)} tensors aside ({', '.join(dropped[:3])}{', ...' if len(dropped) > 3 else ''})")
+        if dropped
+        else told
+    )
+
+
 def check(spec: str) -> None:
     """Raise what `load` would raise before it looks for weights: an unknown name, a system without an adapter, a missing package."""
     from vtbench.zoo.card import card as card_of

@@ -58,14 +58,19 @@ def check_files(card: Card, given: Path | None) -> list[Check]:
 
 
 def check_parameters(card: Card, model: Tokenizer) -> Check:
-    """The number of parameters against the card's (in millions, to 1%: training leftovers in a file are dropped)."""
+    """The number of parameters against the card's (in millions, to 1%): that of the whole file, less the tensors that the adapter has no use for."""
+    from vtbench.zoo import layout
+
     unique = {id(p): p.numel() for module in model.modules().values() for p in module.parameters()}
     counted = sum(unique.values()) / 1e6
     if not card.parameters or not counted:
         return Check("parameters", "skipped", f"{counted:.2f} M; the card states none")
-    good = abs(counted - card.parameters) <= max(0.01 * card.parameters, 0.01)
+    shapes = layout.layout(card.name).shapes if card.name in layout.names() else {}
+    dropped = getattr(getattr(model, "loaded", None), "dropped", ())
+    stated = card.parameters - layout.elements({name: shapes[name] for name in dropped if name in shapes}) / 1e6
+    good = abs(counted - stated) <= max(0.01 * stated, 0.01)
     return Check(
-        "parameters", "ok" if good else "failed", f"{counted:.2f} M in both halves, {card.parameters:.2f} M on the card"
+        "parameters", "ok" if good else "failed", f"{counted:.2f} M in both halves, {stated:.2f} M on the card"
     )
 
 
@@ -178,21 +183,14 @@ def verify(
     resolution: int | None = None,
 ) -> Sequence[Check]:
     """Every check of a model. Loading failures raise, as everywhere (`BadWeights`, `MissingWeights`, `MissingPackage`)."""
-    from vtbench.zoo import load
+    from vtbench.zoo import load, notes
     from vtbench.zoo.card import card as card_of
     from vtbench.zoo.spec import parse
 
     card = card_of(parse(name).name)
     checks = check_files(card, weights)
     model = load(name, weights=weights, state_key=state_key, allow_code=allow_code, device=device)
-    report = getattr(model, "loaded", None)
-    notes = [*getattr(model, "notes", ()), *getattr(report, "notes", ())]
-    dropped = getattr(report, "dropped", ())
-    told = (
-        "every key fits"
-        + (f"; {len(dropped)} dropped ({', '.join(dropped[:3])})" if dropped else "")
-        + "".join(f"; {n}" for n in notes)
-    )
+    told = "; ".join(("every key fits", *notes(model)))
     side = resolution or model.capabilities.resolution or card.resolution or 256
     return [
         *checks,
