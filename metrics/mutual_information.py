@@ -9,6 +9,7 @@ import numpy as np
 
 from vtbench.api import Fields, Measurements, Need, Value, metric
 from vtbench.tokens import dependence
+from vtbench.tokens.condense import condensed
 from vtbench.tokens.study import Study, needs, studies, why_not
 
 
@@ -35,8 +36,7 @@ def mutual_information(m: Measurements, p: Fields) -> Iterator[Value]:
         yield Value(status="skipped", why=why)
         return
     book = m["codebook"].array() if "codebook" in m.columns else None
-    for study in studies(m, p):
-        yield from _of(study, p, book)
+    yield from condensed(value for study in studies(m, p) for value in _of(study, p, book))
 
 
 def _of(study: Study, p: Fields, book: np.ndarray | None) -> Iterator[Value]:

@@ -262,6 +262,25 @@ def test_streams_and_codebooks_are_studied_apart_and_small_products_together() -
     assert _number(found["stream=fine"]) == pytest.approx(5, abs=0.02)
 
 
+def test_many_codebooks_become_their_mean_with_each_value_in_the_notes() -> None:
+    rng = np.random.default_rng(0)
+    sizes = (2, 4) * 8
+    ids = np.stack([rng.integers(0, k, (200, 16)) for k in sizes], axis=2).astype(np.int32)
+    m = _measurements(ids, Stream("tokens", "index", "grid2d", sizes, (4, 4)))
+    found = _run("entropy", m)
+    assert set(found) == {
+        "codebook=mean",
+        "codebook=mean;estimator=plugin",
+        "codebook=mean;estimator=plugin;null=uniform",
+    }
+    assert _number(found["codebook=mean"]) == pytest.approx(1.5, abs=0.01)
+    assert found["codebook=mean"].notes["codebooks"] == pytest.approx([1, 2] * 8, abs=0.02)
+    assert found["codebook=mean"].groups is not None
+    bits = _run("bits_per_pixel", m)
+    assert _number(bits["bits=nominal"]) == pytest.approx(24 * 16 / 65536)
+    assert _number(bits["codebook=mean;bits=nominal"]) == pytest.approx(1.5 * 16 / 65536)
+
+
 def test_bits_are_studied_as_the_word_that_they_make() -> None:
     bits = np.random.default_rng(0).integers(0, 2, (300, 16, 5)).astype(np.int32)
     found = _run("entropy", _measurements(bits, Stream("tokens", "bits", "grid2d", (2,) * 5, (4, 4))))

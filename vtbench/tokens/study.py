@@ -17,6 +17,7 @@ import numpy as np
 from vtbench.api import Column, Fields, Measurements, Need, Value
 from vtbench.errors import BadData
 from vtbench.tokens import counts as counting
+from vtbench.tokens.condense import condensed
 from vtbench.tokens.counts import Counts, Grams
 from vtbench.tokens.kneser_ney import HeldOut, held_out
 from vtbench.tokens.laws import GramLaw, law, uniform_law
@@ -208,7 +209,8 @@ def needs(p: Fields) -> Mapping[str, Need]:
 
 
 def per_unit(function: Callable[[Study, Fields], Iterator[Value]]) -> Callable[[Measurements, Fields], Iterator[Value]]:
-    """A metric's function from one over a single unit: it is called for each, and skipped with the reason where there are no ids."""
+    """A metric's function from one over a single unit: it is called for each (many codebooks are condensed into their mean), and skipped
+    with the reason where there are no ids."""
 
     @wraps(function)
     def compute(m: Measurements, p: Fields) -> Iterator[Value]:
@@ -216,6 +218,9 @@ def per_unit(function: Callable[[Study, Fields], Iterator[Value]]) -> Callable[[
         if why:
             yield Value(status="skipped", why=why)
             return
+        yield from condensed(each(m, p))
+
+    def each(m: Measurements, p: Fields) -> Iterator[Value]:
         for study in studies(m, p):
             if study.counts.n:
                 yield from function(study, p)
