@@ -24,7 +24,7 @@ class Small:
     """Stands in for the Inception: 8 x 8 averages of the pixels, under the same heads, of the same width."""
 
     name, version, takes = "inception", 1, "images"
-    seen = 0
+    seen, logits = 0, 0
 
     def __init__(self, args: Any) -> None:
         self.args = args
@@ -39,7 +39,7 @@ class Small:
         Small.seen += len(batch.images)
         small = torch.nn.functional.adaptive_avg_pool2d(batch.images, 4).flatten(1)
         small = small * (2 if self.args["resize"] == "clean" else 1)
-        wide = {"pool3": 2048, "sfid": 2023, "logits": 0}
+        wide = {"pool3": 2048, "sfid": 2023, "logits": Small.logits}
         padded = {
             h: torch.nn.functional.pad(small, (0, n - small.shape[1])) if n else small[:, :0] for h, n in wide.items()
         }
@@ -295,6 +295,28 @@ def test_sets_raise_alarms(tmp_path: Path, suite: str) -> None:
     for i in range(2):
         (mixed / f"copy{i}.png").write_bytes((truth / f"image_{i:02d}.png").read_bytes())
     assert [a.name for a in run(tmp_path, mixed, truth, suite).record.alarms] == ["shared-images"]
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_samples_sorted_by_class_under_blocks(
+    tmp_path: Path, suite: str, labelled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Small, "logits", 60)
+    truth = folder(tmp_path / "truth", range(8))
+    # four kinds of image one after the other; the stand-in's class is the brightest band
+    levels = np.repeat(np.arange(4), 10)
+    images = np.zeros((40, SIDE, SIDE, 3), np.uint8) + np.arange(40, dtype=np.uint8)[:, None, None, None]
+    for image, level in zip(images, levels):
+        image[8 * level : 8 * level + 8] += 150
+    kept = {"arr_1": levels} if labelled else {}
+    np.savez(tmp_path / "sorted.npz", arr_0=images, **kept)
+    mixed = np.random.default_rng(1).permutation(40)
+    np.savez(tmp_path / "mixed.npz", arr_0=images[mixed], **{k: v[mixed] for k, v in kept.items()})
+    how = {"protocol": ("adm+is_block=10",)}
+    found = run(tmp_path, tmp_path / "sorted.npz", truth, suite, **how).record
+    assert [a.name for a in found.alarms] == ["class-sorted"] and "10 images" in found.alarms[0].message
+    assert run(tmp_path, tmp_path / "mixed.npz", truth, suite, **how).record.alarms == []
+    assert run(tmp_path, tmp_path / "sorted.npz", truth, suite).record.alarms == []
 
 
 def test_the_command_line(tmp_path: Path, suite: str) -> None:

@@ -48,7 +48,9 @@ def of_plan(plan: Plan, reducer: Reducer) -> list[Alarm]:
         n, logits = len(column.image), column.array()
         block = int(fields["is_block"]) or -(-n // max(1, int(fields["is_splits"])))
         classes = np.asarray(reducer.table["label"])[column.image]
-        if (classes < 0).all() and logits.shape[1]:
+        if not logits.shape[1]:
+            continue  # no logits, no score
+        if (classes < 0).all():
             classes = logits.argmax(1)
         found = of_order(classes.tolist(), block)
         if found:

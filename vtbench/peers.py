@@ -211,7 +211,9 @@ def lpips(images: Images, scratch: Path, kid: tuple[str, int, int]) -> Theirs:
         raise CannotRun("LPIPS compares pairs, and the images are not paired")
     path = OURS({})._files()[0]
     trunk = {k.removeprefix("features."): v for k, v in weights.load_state(path).items() if k.startswith("features.")}
-    network = LPIPS(net="alex", pnet_rand=True, verbose=False).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        network = LPIPS(net="alex", pnet_rand=True, verbose=False).eval()
     network.net.load_state_dict({k: trunk[k.split(".", 1)[1]] for k in network.net.state_dict()})
     fake, reference = images.pixels(images.fake), images.pixels(images.reference)
     found: list[float] = []
