@@ -187,9 +187,11 @@
     document.querySelector('nav a[href="#words"]').hidden = false;
     const kind = $("wordkind");
     const made = (w) => w.made[$("wordof").value];
+    const fair = (w) => !w.original || w.original === w.truth; // read rightly on the original, or not tried there
     const kinds = {
-      "misread, confident": [(w) => w.kind === "word" && made(w).value === 0 && made(w).sure >= SURE, (a, b) => made(b).sure - made(a).sure],
-      "all misread words": [(w) => w.kind === "word" && made(w).value === 0, (a, b) => a.at - b.at],
+      "misread, confident": [(w) => w.kind === "word" && fair(w) && made(w).value === 0 && made(w).sure >= SURE, (a, b) => made(b).sure - made(a).sure],
+      "all misread words": [(w) => w.kind === "word" && fair(w) && made(w).value === 0, (a, b) => a.at - b.at],
+      "misread on the original too": [(w) => w.kind === "word" && !fair(w), (a, b) => a.at - b.at],
       "words read": [(w) => w.kind === "word" && made(w).value > 0, (a, b) => made(a).sure - made(b).sure],
       "faces, least similar": [(w) => w.kind === "face", (a, b) => made(a).value - made(b).value],
       "everything": [() => true, (a, b) => a.at - b.at],
@@ -241,7 +243,7 @@
         dd.append(make("span", { className: `read ${status}`, textContent: said }), ...extra);
         list.append(dd);
       };
-      line(w.item.original, w.kind === "word" ? w.truth : "original", "", [make("small", { textContent: w.kind === "word" ? " as annotated" : "" })]);
+      line(w.item.original, w.kind === "word" ? w.truth : "original", "", [make("small", { textContent: w.kind !== "word" ? "" : fair(w) ? " as annotated" : ` as annotated, read as ${w.original} on the original` })]);
       for (const i of w.kind === "word" || Object.keys(w.made).length < 2 ? [$("wordof").value] : Object.keys(w.made)) {
         const m = w.made[i];
         if (!m) continue;
