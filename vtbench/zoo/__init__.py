@@ -73,7 +73,7 @@ def notes(model: Tokenizer) -> tuple[str, ...]:
     """How a model's weights were taken, for people and for the record: which entry of the file, prefixes stripped, keys dropped."""
     loaded = getattr(model, "loaded", None)
     dropped = tuple(getattr(loaded, "dropped", ()))
-    told = (*getattr(model, "notes", ()), *getattr(loaded, "notes", ()))
+    told = tuple(dict.fromkeys((*getattr(model, "notes", ()), *getattr(loaded, "notes", ()))))
     return (
         (*told, f"left {len(dropped)} tensors aside ({', '.join(dropped[:3])}{', ...' if len(dropped) > 3 else ''})")
         if dropped
