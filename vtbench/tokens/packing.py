@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
 
@@ -78,20 +79,24 @@ def bpe_tokens(train: np.ndarray, test: np.ndarray, size: int, merges: Sequence[
     held = [_text(row) for row in test]
     before = sum(len(t) for t in held)
     alphabet = [chr(c) for c in _points(np.unique(test[test >= 0]))]
+    # Every symbol is in the alphabet from the start, so the vocabulary beyond it is merges; they are learnt in order, so fewer merges
+    # are a prefix of more.
+    tokenizer = Tokenizer(models.BPE())
+    symbols = len(set(alphabet) | {chr(c) for c in _points(np.unique(train[train >= 0]))})
+    trainer = trainers.BpeTrainer(
+        vocab_size=max(symbols + max(merges), seen),
+        show_progress=False,
+        initial_alphabet=alphabet,
+        limit_alphabet=size + 1,
+        min_frequency=2,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    learnt = json.loads(tokenizer.to_str())["model"]
+    pairs = [tuple(pair) if isinstance(pair, list) else tuple(pair.split(" ")) for pair in learnt["merges"]]
     out = []
     for number in merges:
-        tokenizer = Tokenizer(models.BPE())
-        # Every symbol is in the alphabet from the start, so the vocabulary beyond it is merges.
-        total = len(set(alphabet) | {chr(c) for c in _points(np.unique(train[train >= 0]))}) + number
-        trainer = trainers.BpeTrainer(
-            vocab_size=max(total, seen),
-            show_progress=False,
-            initial_alphabet=alphabet,
-            limit_alphabet=size + 1,
-            min_frequency=2,
-        )
-        tokenizer.train_from_iterator(texts, trainer)
-        after = sum(len(e.ids) for e in tokenizer.encode_batch(held, add_special_tokens=False))
+        few = Tokenizer(models.BPE(vocab=learnt["vocab"], merges=pairs[:number]))
+        after = sum(len(e.ids) for e in few.encode_batch(held, add_special_tokens=False))
         out.append(after / before)
     return out
 

@@ -1,0 +1,91 @@
+"""The suites of a model's tokens on a toy whose answers are known: patches of mean grey."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent))
+import toys
+
+pytest.importorskip("torch")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for i in range(6):
+        coarse = rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize((128, 128), Image.Resampling.BICUBIC).save(folder / f"{i}.png")
+    return folder
+
+
+def _measure(
+    suite: str, photos: Path, out: Path, model: Any = None, resolution: int = 128
+) -> dict[tuple[str, str], Any]:
+    from vtbench.evaluation import Evaluator
+
+    evaluator = Evaluator(
+        suite, data=str(photos), out=str(out), device="cpu", resolution=(resolution,), baselines=False
+    )
+    record = evaluator(model or toys.Patches()).records[0]
+    return {(row.metric, row.slice): row for row in record.rows}
+
+
+def test_a_tokenizer_of_patches_is_idempotent_equivariant_and_local(photos: Path, tmp_path: Path) -> None:
+    rows = _measure("token-robustness", photos, tmp_path / "out")
+    for name in ("all", "round=2", "round=3", "step=2"):
+        assert rows["idempotency", name].value == 1
+    assert rows["idempotent_images", "all"].value == 100
+    assert rows["shift_equivariance", "shift=right"].value == 1
+    assert rows["shift_equivariance", "shift=down"].value == 1
+    assert 0 < rows["token_stability", "shift=0x1"].value <= 1
+    assert rows["token_stability", "noise=0.05"].value <= rows["token_stability", "noise=0.01"].value
+    assert rows["token_sensitivity", "change=own"].value == pytest.approx(1)
+    assert rows["token_sensitivity", "change=l1"].n == 4
+    assert rows["prefix_psnr", "k=256"].value > rows["prefix_psnr", "k=64"].value
+    assert rows["adaptive_length", "eps=0.07"].status in ("ok", "skipped")
+    assert rows["ambiguity", "all"].status == "skipped"
+    assert "deterministic" in rows["ambiguity", "all"].why
+
+
+def test_a_second_run_measures_nothing(photos: Path, tmp_path: Path) -> None:
+    first, second = toys.Patches(), toys.Patches()
+    a = _measure("token-robustness", photos, tmp_path / "out", first)
+    b = _measure("token-robustness", photos, tmp_path / "out", second)
+    assert first.encoded > 0
+    assert (second.encoded, second.decoded) == (0, 0)
+    assert {k: row.value for k, row in a.items()} == {k: row.value for k, row in b.items()}
+
+
+def test_statistics_of_a_model_are_those_of_its_ids(photos: Path, tmp_path: Path) -> None:
+    lines = ['name = "few"', "version = 1", 'task = "reconstruct"']
+    for metric in ("entropy", "bits_per_pixel", "codes_seen", "mutual_information", "kn_bits_per_token"):
+        lines += ["[[metrics]]", f'name = "{metric}"', 'protocols = ["tokens"]']
+    suite = tmp_path / "few.toml"
+    suite.write_text("\n".join(lines))
+    rows = _measure(str(suite), photos, tmp_path / "out", resolution=64)
+    ids = []
+    for path in sorted(photos.glob("*.png")):
+        import torch
+
+        array = np.asarray(Image.open(path).resize((64, 64), Image.Resampling.BICUBIC), np.float32) / 255
+        ids.append(toys.Patches().encode(torch.from_numpy(array).permute(2, 0, 1)[None]).data["grey"].numpy())
+    counts = np.bincount(np.concatenate(ids).ravel())
+    p = counts[counts > 0] / counts.sum()
+    assert rows["entropy", "estimator=plugin"].value == pytest.approx(-(p * np.log2(p)).sum(), abs=1e-9)
+    assert rows["codes_seen", "all"].value == (counts > 0).sum()
+    assert rows["bits_per_pixel", "bits=nominal"].value == pytest.approx(4 * 64 / 4096)
+    assert rows["kn_bits_per_token", "order=1;scan=raster"].status == "ok"
+
+
+def test_a_model_without_a_codebook_is_told_so(photos: Path, tmp_path: Path) -> None:
+    rows = _measure("token-semantics", photos, tmp_path / "out", resolution=64)
+    assert "no codebook of 16 vectors" in rows["procrustes_residual", "all"].why
+    assert "no labels" in rows["linear_accuracy", "all"].why
