@@ -431,6 +431,7 @@ class Metric:
     tolerance: float = 1e-4
     groups: int = 20
     compares: Literal["pairs", "sets", "moments"] = "pairs"
+    bounds: tuple[float, float] = (-math.inf, math.inf)
 
 
 METRICS: dict[str, Metric] = {}
@@ -451,12 +452,14 @@ def metric(
     tolerance: float = 1e-4,
     groups: int = 20,
     compares: Literal["pairs", "sets", "moments"] = "pairs",
+    bounds: tuple[float, float] = (-math.inf, math.inf),
 ) -> Callable[[Callable[[Measurements, Fields], Iterable[Value]]], Callable[[Measurements, Fields], Iterable[Value]]]:
     """Declare a metric. The function takes measurements and protocol fields and yields `Value`s; no torch, no files.
 
     fields: the protocol fields that it reads (a missing one is an error that names it). title: one plain line. source: paper,
     equation or repository. tolerance: relative agreement promised across devices, batch sizes and versions. groups: how many fixed
-    groups of images the jackknife deletes in turn (20; 50 for token statistics). compares: what it wants of the ground truth: `pairs` (each output's
+    groups of images the jackknife deletes in turn (20; 50 for token statistics). bounds: the ends of the scale, where intervals are cut
+    (a symmetric one may pass them). compares: what it wants of the ground truth: `pairs` (each output's
     own original), `sets` (any images of the reference), `moments` (a set, or its mean and covariance alone, which then stand in
     ``m.context["reference_statistics"][head]`` in place of the column)."""
 
@@ -478,6 +481,7 @@ def metric(
             tolerance,
             groups,
             compares,
+            bounds,
         )
         return function
 

@@ -240,8 +240,8 @@ class Reducer:
         for bound in ("ci_low", "ci_high"):
             end = update.get(bound)
             if isinstance(end, float):
-                if base.unit == "%":
-                    end = min(max(end, 0.0), 100.0)  # a symmetric interval may pass the ends of the scale
+                low, high = (0.0, 100.0) if base.unit == "%" else cell.metric.bounds
+                end = min(max(end, low), high)  # a symmetric interval may pass the ends of the scale
                 update[bound] = None if math.isnan(end) else end
         row = base.model_copy(update=update)
         if value.keep and outer == "all" and value.samples is not None and np.size(value.samples):
