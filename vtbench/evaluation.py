@@ -127,7 +127,9 @@ class Evaluator:
             for opened in self.opened:
                 records.append(self._run(tokenizer, opened, step, command))
                 for spec in opened.suite.controls if self.options.baselines else ():
-                    control = self._controls.setdefault(spec, self.load(spec))
+                    if spec not in self._controls:
+                        self._controls[spec] = self.load(spec)
+                    control = self._controls[spec]
                     if (control.name, dict(control.params)) != (tokenizer.name, dict(tokenizer.params)):
                         controls.append(self._run(control, opened, None, command))
         if ranks().first:
@@ -151,8 +153,8 @@ class Evaluator:
             self.talk.say(f"{spec}: {note}")
         return model
 
-    def plan(self, model: Tokenizer, opened: Opened) -> Plan:
-        """What a run would do."""
+    def plan(self, model: Tokenizer, opened: Opened, revision: str | None = None) -> Plan:
+        """What a run would do. revision: the model's, when it has been asked for already."""
         o = self.options
         budgets: tuple[int | None, ...] = o.tokens or (model.budget,)
         if o.tokens and not model.capabilities.prefix:
@@ -167,6 +169,7 @@ class Evaluator:
             device=o.resolved_device(),
             made=self._extractors,
             slice_by=o.slice_by,
+            revision=revision,
             alarms="pairs" if o.alarms else "none",
         )
 
@@ -178,8 +181,9 @@ class Evaluator:
             raise BadSample(f"{dataset.problems[0][0]}: {dataset.problems[0][1]}")
         if o.tokens and not model.capabilities.prefix:
             self.talk.warn(f"{model.name} does not decode prefixes: --tokens does not apply to it")
-        plan = self.plan(model, opened)
-        revision = model.revision + (f";step={step}" if step is not None else "")
+        revision = model.revision  # asked once: a model that cannot tell its weights gives another each time
+        plan = self.plan(model, opened, revision)
+        revision += f";step={step}" if step is not None else ""
         identity = run_id(
             model.name,
             revision,

@@ -187,12 +187,14 @@ def make_plan(
     device: str = "cpu",
     made: dict[Any, tuple[Extractor, Mapping[str, str]]] | None = None,
     slice_by: Sequence[str] = (),
+    revision: str | None = None,
     alarms: Literal["none", "pairs", "sets"] = "none",
 ) -> Plan:
     """Plan every cell of a suite for a model.
 
     budgets: token budgets (None: the model's full length). made: extractors of earlier plans, with their identities, to be used
-    again. slice_by: facts of the samples that every metric is sliced by, besides the suite's own. alarms: also look for common mistakes
+    again. slice_by: facts of the samples that every metric is sliced by, besides the suite's own. revision: the model's, when the
+    caller has asked for it already (a model that cannot tell its weights gives another each time). alarms: also look for common mistakes
     in pairs, or in two sets, where the model decodes at all. Raises `UsageError` for a budget that the model cannot decode and for a
     protocol that lacks a field its metric reads. Missing packages and weights turn cells into skipped ones, with the way out.
     """
@@ -201,7 +203,7 @@ def make_plan(
     plan = Plan()
     trouble: dict[tuple[str, tuple[tuple[str, Any], ...]], str] = {}
     made = {} if made is None else made
-    facts: dict[str, Any] = {"revision": model.revision, "params": dict(model.params), "dtype": dtype}
+    facts: dict[str, Any] = {"revision": model.revision if revision is None else revision, "params": dict(model.params), "dtype": dtype}
     if model.capabilities.stochastic:
         facts["seed"] = seed
 
