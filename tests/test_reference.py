@@ -57,6 +57,8 @@ def test_this_code_still_measures_tiny_as_the_baseline_says(tmp_path, monkeypatc
     baseline = check.load(REFERENCE / "demo.toml")
     mine = [row for row in baseline["rows"] if row["model"] == "tiny"]
     (measured,) = record.read_all(tmp_path / "results")[0]
+    made = {r.model.revision for r in record.read_all(REFERENCE)[0] if r.model.name == "tiny"}
+    assert made == {measured.model.revision}, "tiny has other weights now: run results/reference/make"
     tokens = {row.tokens for row in measured.rows}
     baseline["rows"] = [row for row in mine if row.get("tokens") in tokens]
     report = check.check([measured], baseline)

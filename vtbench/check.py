@@ -300,9 +300,11 @@ def _head(path: Path) -> str:
 
 def _toml(facts: Mapping[str, Any], head: str, rows: Sequence[Mapping[str, Any]]) -> str:
     out = [f"{key} = {_toml_value(value)}" for key, value in facts.items()]
-    comments, _, tables = head.partition("[")
-    out = [comments.strip(), *out] if comments.strip() else out
-    out += ["", f"[{tables}".strip() if tables else "[tolerances]"]
+    lines = head.splitlines()
+    first = next((i for i, line in enumerate(lines) if line.startswith("[")), len(lines))
+    comments, tables = "\n".join(lines[:first]).strip(), "\n".join(lines[first:]).strip()
+    out = [comments, *out] if comments else out
+    out += ["", tables or "[tolerances]"]
     for row in rows:
         out += ["", "[[rows]]", *(f"{k} = {_toml_value(v)}" for k, v in row.items() if v is not None and v != "")]
     return "\n".join(out) + "\n"
