@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from vtbench.alarms import of_counts, of_digests, of_ids, of_order, of_pairs, of_sets
+from vtbench.alarms import of_counts, of_digests, of_ids, of_order, of_reference, of_sets
+from vtbench.alarms_pairs import of_pairs
 from vtbench.api import Batch
 from vtbench.extractors.alarms import PAIR_HEADS, SET_HEADS, PairLook, SetLook
 
@@ -166,6 +167,15 @@ def test_copies_and_shared_files() -> None:
     assert of_digests({"a": "1", "b": "2"}, {"x": "3"}) == []
     assert [a.name for a in of_digests({"a": "1", "b": "1"}, {"x": "3"})] == ["repeated-images"]
     assert [a.name for a in of_digests({"a": "1", "b": "3"}, {"x": "3"})] == ["shared-images"]
+
+
+def test_a_reference_of_other_images() -> None:
+    validation = [f"ILSVRC2012_val_{i:08d}" for i in range(10)]
+    training = [f"n01440764_{i}" for i in range(10)]
+    (alarm,) = of_reference(validation, training, None, reconstructions=False)
+    assert alarm.name == "other-reference" and "10 of 10 ids of the reference are ImageNet's training" in alarm.message
+    assert [a.name for a in of_reference(IDS, ["x"], None, reconstructions=True)] == ["other-reference"]
+    assert of_reference(IDS, training, None, reconstructions=False) == []
 
 
 def test_sorted_classes_under_blocks() -> None:

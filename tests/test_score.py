@@ -14,8 +14,9 @@ from PIL import Image
 from vtbench import api
 from vtbench.api import Batch, Rows
 from vtbench.errors import BadData, UsageError
+from vtbench.pairing import paired
 from vtbench.reference import read_statistics
-from vtbench.scorer import Scorer, paired
+from vtbench.scorer import Scorer
 
 SIDE = 32
 
@@ -274,6 +275,14 @@ def test_missing_and_differing_pairs(tmp_path: Path, suite: str) -> None:
     Image.open(fake / "image_03.png").resize((16, 16)).save(fake / "image_03.png")
     failures = run(tmp_path, fake, truth, suite).record.failures
     assert any("16 x 16" in f.reason and "32 x 32" in f.reason for f in failures if f.id == "image_03")
+
+
+def test_a_limit_keeps_pairs_together(tmp_path: Path, suite: str) -> None:
+    truth, fake = folder(tmp_path / "truth", range(12)), folder(tmp_path / "fake", range(12), noise=5)
+    (fake / "image_01.png").unlink()
+    record = run(tmp_path, fake, truth, suite, limit=6).record
+    assert [a.name for a in record.alarms] == ["missing-ids"] and [f.id for f in record.failures] == ["image_01"]
+    assert {r.n for r in record.rows if r.metric == "psnr"} == {5} and record.status == "limited"
 
 
 def test_one_image(tmp_path: Path, suite: str) -> None:

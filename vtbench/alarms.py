@@ -1,26 +1,31 @@
-"""Alarms: common mistakes seen in the measurements. Torch-free; every alarm names what it saw, with numbers.
-
-Each looks for a mistake whose undoing makes the images agree with their ground truth better: a model that is merely bad does not gain by being
-mirrored or moved by a pixel. Of alarms with one cause only the first is raised.
-"""
+"""Alarms: common mistakes seen in the measurements, the ids and the reference. Torch-free; every alarm names what it saw, with numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vtbench.extractors.alarms import MAPS, OFFSETS, PAIR_HEADS, ZOOMS
+from vtbench.alarms_pairs import LEAST, of_pairs
+from vtbench.extractors.alarms import PAIR_HEADS
 from vtbench.record import Alarm
 
 if TYPE_CHECKING:
     from vtbench.plan import Plan
     from vtbench.reduce import Reducer
+    from vtbench.reference import Statistics
 
-LEAST = 4  # pairs, below which nothing is said
-MATCHED = 512  # images whose partner is looked for among all ground truth
-SHIFT = 0.03  # of [0, 1], 8 grey levels
+
+VALIDATION = re.compile(r"(^|/)ILSVRC2012_val_\d{8}")
+TRAINING = re.compile(r"(^|/)n\d{8}_\d+(_n\d{8})?$")
+
+
+def ids_digest(ids: Iterable[str]) -> str:
+    """Digest of a set of ids."""
+    return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()[:16]
 
 
 def raised(plan: Plan, reducer: Reducer, given: Iterable[str] | None, wanted: Sequence[str]) -> list[Alarm]:
@@ -56,179 +61,6 @@ def of_plan(plan: Plan, reducer: Reducer) -> list[Alarm]:
         if found:
             return found
     return []
-
-
-def of_pairs(seen: Mapping[str, np.ndarray], ids: Sequence[str]) -> list[Alarm]:
-    """Alarms from the heads of the extractor `alarms` over paired images; rows in the order of `ids`."""
-    if len(ids) < LEAST:
-        return []
-    for look in (_range_slip, _channel_swap, _mirrored, _offset, _crop):
-        found = look(seen)
-        if found:
-            return [found, *_repeated(seen, ids)]
-    return [a for a in (_shuffled(seen, ids) or _colour_shift(seen), *_repeated(seen, ids)) if a]
-
-
-def _gain(errors: np.ndarray, column: int) -> tuple[float, float]:
-    """(error after undoing over error before, share of images that gain), over images where the two differ."""
-    before, after = errors[:, 0].astype(np.float64), errors[:, column].astype(np.float64)
-    differ = np.abs(before - after) > 1e-6
-    if not differ.sum() >= max(LEAST, len(errors) // 10) or before.sum() <= 0:
-        return 1.0, 0.0
-    return float(after[differ].sum() / max(before[differ].sum(), 1e-12)), float((after < before)[differ].mean())
-
-
-def _range_slip(seen: Mapping[str, np.ndarray]) -> Alarm | None:
-    for column, said in ((4, "(x + 1) / 2 of [0, 1] images"), (5, "[-1, 1] images whose negative half was cut off")):
-        ratio, share = _gain(seen["maps"], column)
-        if ratio < 0.5 and share >= 0.8:
-            return Alarm(
-                name="range-slip",
-                message=f"the images look like {said}: undoing it leaves {ratio:.0%} of the squared error, in {share:.0%} of the images",
-                data={"mistake": MAPS[column], "ratio": ratio, "share": share},
-            )
-    return None
-
-
-def _channel_swap(seen: Mapping[str, np.ndarray]) -> Alarm | None:
-    ratio, share = _gain(seen["maps"], 1)
-    if ratio < 0.9 and share >= 0.75:
-        return Alarm(
-            name="channel-swap",
-            message=f"red and blue look swapped (BGR read as RGB): swapping them leaves {ratio:.0%} of the squared error, in {share:.0%} of the images",
-            data={"ratio": ratio, "share": share},
-        )
-    return None
-
-
-def _mirrored(seen: Mapping[str, np.ndarray]) -> Alarm | None:
-    for column in (2, 3):
-        ratio, share = _gain(seen["maps"], column)
-        if ratio < 0.8 and share >= 0.75:
-            return Alarm(
-                name="flip",
-                message=f"the images look {MAPS[column]}: undoing it leaves {ratio:.0%} of the squared error, in {share:.0%} of the images",
-                data={"mistake": MAPS[column], "ratio": ratio, "share": share},
-            )
-    return None
-
-
-def _offset(seen: Mapping[str, np.ndarray]) -> Alarm | None:
-    errors = seen["offsets"]
-    errors = errors[np.isfinite(errors).all(1)]
-    if len(errors) < LEAST:
-        return None
-    best = 1 + int(np.argmin(errors[:, 1:].sum(0)))
-    ratio, share = _gain(errors, best)
-    if ratio < 0.97 and share >= 0.9:
-        down, right = OFFSETS[best]
-        way = " and ".join(f"{abs(n)} pixel {word}" for n, word in ((down, _way(down, "down", "up")), (right, _way(right, "right", "left"))) if n)  # fmt: skip
-        return Alarm(
-            name="offset",
-            message=f"the images lie {way} of their ground truth: moving them back leaves {ratio:.0%} of the squared error, in {share:.0%} of them",
-            data={"down": down, "right": right, "ratio": ratio, "share": share},
-        )
-    return None
-
-
-def _way(number: int, positive: str, negative: str) -> str:
-    return positive if number > 0 else negative
-
-
-def _crop(seen: Mapping[str, np.ndarray]) -> Alarm | None:
-    errors = seen["zooms"].astype(np.float64)
-    best = errors[:, 1:].argmin(1) + 1
-    least = errors[np.arange(len(errors)), best]
-    gains = least < 0.5 * errors[:, 0]
-    share = float(gains.mean())
-    if share < 0.6 or not least.sum() < 0.6 * errors[:, 0].sum():
-        return None
-    names, counts = np.unique(best[gains], return_counts=True)
-    across, down = ZOOMS[int(names[counts.argmax()])]
-    return Alarm(
-        name="crop",
-        message=f"the ground truth is not cropped like the images: {share:.0%} of them fit better when scaled, "
-        f"mostly by {across:.2f} across and {down:.2f} down; prepare both sides the same way",
-        data={"share": share, "across": across, "down": down},
-    )
-
-
-def _unit(thumbs: np.ndarray) -> np.ndarray:
-    """Thumbnails ``[n, d]`` without mean, of length 1; zeros for flat ones."""
-    flat = thumbs.reshape(len(thumbs), -1).astype(np.float32)
-    flat = flat - flat.mean(1, keepdims=True)
-    size = np.linalg.norm(flat, axis=1, keepdims=True)
-    return np.where(size > 16, flat / np.maximum(size, 1e-6), 0)
-
-
-def _shuffled(seen: Mapping[str, np.ndarray], ids: Sequence[str]) -> Alarm | None:
-    thumbs = seen["thumbs"]
-    fake, truth = _unit(thumbs[:, 0]), _unit(thumbs[:, 1])
-    chosen = np.unique(np.linspace(0, len(ids) - 1, min(MATCHED, len(ids))).astype(int))
-    chosen = chosen[np.abs(fake[chosen]).sum(1) > 0]
-    if len(chosen) < LEAST:
-        return None
-    likeness = fake[chosen] @ truth.T
-    own = 1 - likeness[np.arange(len(chosen)), chosen]
-    likeness[np.arange(len(chosen)), chosen] = -1
-    other = 1 - likeness.max(1)
-    wrong = (own > 0.1) & (other < 0.25 * own)
-    count = int(wrong.sum())
-    if count < max(2, 0.02 * len(chosen)):
-        return None
-    first = int(np.argmax(wrong))
-    a, b = ids[int(chosen[first])], ids[int(likeness[first].argmax())]
-    return Alarm(
-        name="shuffled-pairs",
-        message=f"{count} of {len(chosen)} images look like another image's ground truth, the first: '{a}' shows what '{b}' should",
-        data={"count": count, "looked_at": len(chosen), "first": [a, b]},
-    )
-
-
-def _colour_shift(seen: Mapping[str, np.ndarray]) -> Alarm | None:
-    """A shift that no loss of saturation explains: it shows in the mean, and in the cast of a picture that is grey in the ground truth."""
-    means = seen["means"].astype(np.float64)
-    fake, truth = means[:, :3], means[:, 3:]
-    grey_fake, grey_truth = fake.mean(1), truth.mean(1)
-    shift = np.full(3, (grey_fake - grey_truth).mean())
-    tint_fake, tint_truth = fake - grey_fake[:, None], truth - grey_truth[:, None]
-    for c in range(3):
-        x, y = tint_truth[:, c], tint_fake[:, c]
-        spread = ((x - x.mean()) ** 2).sum()
-        slope = float(np.clip(((x - x.mean()) * y).sum() / spread, 0, 1)) if spread > 1e-9 and len(x) >= 8 else 1.0
-        cast, plain = y.mean() - slope * x.mean(), y.mean() - x.mean()
-        shift[c] += cast if abs(cast) < abs(plain) else plain
-    largest = float(np.abs(shift).max())
-    if largest <= (SHIFT if len(means) >= 8 else 2 * SHIFT):
-        return None
-    levels = ", ".join(f"{name} {255 * s:+.1f}" for name, s in zip(("red", "green", "blue"), shift))
-    return Alarm(
-        name="colour-shift",
-        message=f"the images' mean colour is off their ground truth's by {levels} of 255 grey levels",
-        data={"red": shift[0], "green": shift[1], "blue": shift[2]},
-    )
-
-
-def _repeated(seen: Mapping[str, np.ndarray], ids: Sequence[str]) -> Iterator[Alarm]:
-    """One image under several ids whose ground truth differs."""
-    thumbs = seen["thumbs"]
-    first: dict[bytes, int] = {}
-    pairs: list[tuple[int, int]] = []
-    truth = _unit(thumbs[:, 1])
-    for i in range(len(ids)):
-        if thumbs[i, 0].std() < 1:
-            continue
-        key = thumbs[i, 0].tobytes() + seen["means"][i, :3].tobytes()
-        j = first.setdefault(key, i)
-        if j != i and float(truth[i] @ truth[j]) < 0.9:
-            pairs.append((j, i))
-    if pairs:
-        a, b = pairs[0]
-        yield Alarm(
-            name="repeated-images",
-            message=f"{len(pairs)} images are copies of another id's, the first: '{ids[b]}' of '{ids[a]}', though their ground truth differs",
-            data={"count": len(pairs), "first": [ids[a], ids[b]]},
-        )
 
 
 # ---------------------------------------------------------------------------------------------- sets that are not paired
@@ -389,5 +221,37 @@ def of_order(classes: Sequence[int], block: int) -> list[Alarm]:
             message=f"neighbours share a class in {share:.0%} of the cases ({expected:.0%} if shuffled), so a block of {block} images holds {inside:.0f} of {kinds} classes: "
             "an Inception Score over consecutive blocks is far too low; shuffle, or use a protocol with is_order = shuffled",
             data={"share": share, "expected": expected, "block": block},
+        )
+    ]
+
+
+def of_reference(
+    fake: Sequence[str], truth: Sequence[str], statistics: Statistics | None, *, reconstructions: bool
+) -> list[Alarm]:
+    """Of a reference that is not the reconstructions' own originals. fake, truth: ids that are not paired; statistics: in place of the
+    reference's images; reconstructions: whether the suite says that the images are. ImageNet's validation ids say so too."""
+    validation = sum(bool(VALIDATION.search(i)) for i in fake)
+    if not (reconstructions or validation > len(fake) / 2):
+        return []
+    if statistics and statistics.ids == ids_digest(fake):
+        return []
+    why = "the suite measures reconstructions" if reconstructions else ""
+    why = why or f"{validation} of {len(fake)} ids are ImageNet's validation images"
+    training = sum(bool(TRAINING.search(i)) for i in truth)
+    if statistics and statistics.adm:
+        what = (
+            f"{statistics.path.name} is laid out as ADM's batch for generated images (statistics of the training set)"
+        )
+    elif statistics:
+        what = f"{statistics.path.name} holds statistics of {statistics.dataset or 'images that it does not name'}"
+    elif training > len(truth) / 2:
+        what = f"{training} of {len(truth)} ids of the reference are ImageNet's training images"
+    else:
+        what = f"the reference's ids are others (such as '{truth[0]}')"
+    return [
+        Alarm(
+            name="other-reference",
+            message=f"{why}, and {what}: an rFID's reference is the same images, cropped alike",
+            data={"statistics": statistics.path.name if statistics else "", "training": training},
         )
     ]

@@ -16,10 +16,11 @@ from vtbench.data import Dataset, open_dataset, prepare
 from vtbench.errors import BadSample, MissingWeights, UnknownName, UsageError
 from vtbench.evaluation import Evaluator
 from vtbench.explanation import suite_of
+from vtbench.pairing import paired
 from vtbench.peers import CannotRun, Images, Theirs
 from vtbench.progress import Silent
 from vtbench.record import Record, plain, write
-from vtbench.scorer import Scorer, paired
+from vtbench.scorer import Scorer
 from vtbench.suite import Suite, SuiteMetric, load_protocol
 
 FEATURES = 1e-5

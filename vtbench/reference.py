@@ -7,7 +7,6 @@ pytorch-fid and ADM's evaluator hold the same arrays and say nothing, so the use
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import zipfile
@@ -65,11 +64,6 @@ class Statistics:
         if head not in self.moments:
             return f"{self.path.name} holds no statistics of {head} features"
         return ""
-
-
-def ids_digest(ids: Sequence[str]) -> str:
-    """Digest of a set of ids."""
-    return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()[:16]
 
 
 def read_statistics(where: str, said: str | None = None) -> Statistics | None:

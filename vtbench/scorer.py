@@ -8,7 +8,6 @@ compare sets apply. A reference of statistics has no samples at all.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,11 +26,12 @@ from vtbench.errors import BadSample, UsageError
 from vtbench.evaluation import Evaluator, Opened
 from vtbench.given import GivenPairs, GivenSet
 from vtbench.options import Options
+from vtbench.pairing import Pairing, paired
 from vtbench.plan import Cell, Plan, make_plan
 from vtbench.progress import Silent
 from vtbench.record import Alarm
 from vtbench.reduce import Reducer
-from vtbench.reference import ids_digest, read_statistics, write_statistics
+from vtbench.reference import read_statistics, write_statistics
 from vtbench.result import Result
 from vtbench.sets import Saved, SetReducer, named, only, pixels, restrict, share
 from vtbench.suite import Suite, load_suite
@@ -39,37 +39,8 @@ from vtbench.suite import Suite, load_suite
 if TYPE_CHECKING:
     from vtbench.passes import Bench
 
-Pairing = Literal["auto", "ids", "none"]
 LOOKED_AT = 16  # images whose size decides the resolution when none is given
 LOOKED_AT_ALL = 1000  # images up to which every size is looked at, to share forwards of protocols that crop differently
-VALIDATION = re.compile(r"(^|/)ILSVRC2012_val_\d{8}")
-TRAINING = re.compile(r"(^|/)n\d{8}_\d+(_n\d{8})?$")
-
-
-def paired(fake: Sequence[str], reference: Sequence[str], how: Pairing = "auto") -> bool:
-    """Whether two sets of ids are pairs. auto: they are when the ids are the same or most of the smaller side's are on the other side; they
-    are not when none is. Raises `UsageError` for anything between, and for `ids` when none is shared."""
-    if how == "none":
-        return False
-    shared = len(set(fake) & set(reference))
-    least = min(len(set(fake)), len(set(reference)))
-    if how == "ids" and not shared:
-        raise UsageError(
-            f"no id is on both sides (such as '{fake[0]}' and '{reference[0]}')",
-            "Ids are paths without the extension; --pairing none compares the sets",
-        )
-    if how == "ids" or not shared:
-        return bool(shared)
-    numbers = all(i.isdigit() for i in (*fake[:50], *reference[:50]))
-    if numbers and len(fake) != len(reference):
-        return False  # positions in arrays of different lengths, not names
-    if shared * 2 >= least:
-        return True
-    alone = [i for i in fake if i not in set(reference)]
-    raise UsageError(
-        f"{shared} of {len(fake)} ids are in the reference and {len(alone)} are not (such as '{alone[0]}'): neither pairs nor two sets",
-        "--pairing ids measures the pairs there are, --pairing none compares the sets",
-    )
 
 
 @dataclass(frozen=True)
@@ -114,6 +85,7 @@ class Scorer(Evaluator):
             and not self.statistics
             and paired(ids, [s.id for s in self.truth.dataset.samples], pairing)
         )
+        self._choose()
         if not self.paired:
             self.talk.say("the images are compared as sets: they are not paired with the reference")
         side = self._side_length()
@@ -128,11 +100,24 @@ class Scorer(Evaluator):
         o = self.options
         reader = {"metadata": o.metadata} if o.metadata else {}
         dataset = open_dataset(where, options=reader, cache=o.store())
-        if o.subset or o.limit:
-            dataset = choose(dataset, subset=o.subset, limit=o.limit)
         for what, count in dataset.notes.items():
             self.talk.say(f"{where}: {count} {what}")
         return _Side(dataset, where)
+
+    def _choose(self) -> None:
+        """Apply `--subset` and `--limit`: to the ground truth of pairs, and to both sets otherwise."""
+        o = self.options
+        if not (o.subset or o.limit):
+            return
+        if self.truth:
+            self.truth = replace(self.truth, dataset=choose(self.truth.dataset, subset=o.subset, limit=o.limit))
+        images = self.images.dataset
+        if self.paired and self.truth:
+            wanted = {s.id for s in self.truth.dataset.samples}
+            images = replace(images, samples=tuple(s for s in images.samples if s.id in wanted))
+        else:
+            images = choose(images, subset=o.subset, limit=o.limit)
+        self.images = replace(self.images, dataset=images)
 
     def _of_statistics(self) -> Dataset:
         assert self.statistics is not None
@@ -166,7 +151,7 @@ class Scorer(Evaluator):
 
     # ------------------------------------------------------------------------------------ what applies
 
-    def plan(self, model: Tokenizer, opened: Opened) -> Plan:
+    def plan(self, model: Tokenizer, opened: Opened, revision: str | None = None) -> Plan:
         """The suite's plan, without what images alone cannot tell."""
         o = self.options
         watched: Literal["none", "pairs", "sets"] = "none" if not o.alarms else "pairs" if self.paired else "sets"
@@ -324,39 +309,12 @@ class Scorer(Evaluator):
             )
             wanted = len(opened.dataset.samples) if self.statistics is None else self.statistics.n
             found += alarms.of_counts(len(self.images.dataset.samples), wanted)
-        return found + self._reference_alarms(opened)
-
-    def _reference_alarms(self, opened: Opened) -> list[Alarm]:
-        """A reference that is not the reconstructions' own originals."""
-        fake = [s.id for s in self.images.dataset.samples]
-        validation = sum(bool(VALIDATION.search(i)) for i in fake)
-        if self.paired or not (opened.suite.task == "reconstruct" or validation > len(fake) / 2):
-            return []
-        why = (
-            "the suite measures reconstructions"
-            if opened.suite.task == "reconstruct"
-            else f"{validation} of {len(fake)} ids are ImageNet's validation images"
-        )
-        statistics = self.statistics
-        if statistics and statistics.ids == ids_digest(fake):
-            return []
-        truth = [s.id for s in opened.dataset.samples]
-        training = sum(bool(TRAINING.search(i)) for i in truth)
-        if statistics and statistics.adm:
-            what = f"{statistics.path.name} is laid out as ADM's batch for generated images (statistics of the training set)"
-        elif statistics:
-            what = f"{statistics.path.name} holds statistics of {statistics.dataset or 'images that it does not name'}"
-        elif training > len(truth) / 2:
-            what = f"{training} of {len(truth)} ids of the reference are ImageNet's training images"
-        else:
-            what = f"the reference's ids are others (such as '{truth[0]}')"
-        return [
-            Alarm(
-                name="other-reference",
-                message=f"{why}, and {what}: an rFID's reference is the same images, cropped alike",
-                data={"statistics": statistics.path.name if statistics else "", "training": training},
+            truth = [s.id for s in opened.dataset.samples]
+            given = [s.id for s in self.images.dataset.samples]
+            found += alarms.of_reference(
+                given, truth, self.statistics, reconstructions=opened.suite.task == "reconstruct"
             )
-        ]
+        return found
 
     # ------------------------------------------------------------------------------------ saving statistics
 
@@ -413,7 +371,7 @@ class Scorer(Evaluator):
                 "resolution": cell.resolution,
                 "dataset": self.truth.dataset.name,
                 "dataset_revision": self.truth.dataset.revision,
-                "ids": ids_digest(ids),
+                "ids": alarms.ids_digest(ids),
             }
             target = path.with_name(path.name.replace("{protocol}", name))
             write_statistics(target, features, cell.protocol, facts, ids if with_features else None)

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from vtbench import zoo
-from vtbench.alarms import of_pairs
+from vtbench.alarms_pairs import of_pairs
 from vtbench.api import Batch
 from vtbench.extractors.alarms import PAIR_HEADS, PairLook
 
