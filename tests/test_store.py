@@ -16,7 +16,9 @@ from vtbench.errors import VtbenchError
 def _measured() -> Measured:
     values = np.arange(12, dtype=np.float32).reshape(3, 4)
     words = np.array(["Straße", "", "汉字"])
-    return Measured({"f": (values, np.arange(3)), "text": (words, np.array([0, 0, 2]))}, {1: "truncated"}, {"torch": "2"})
+    return Measured(
+        {"f": (values, np.arange(3)), "text": (words, np.array([0, 0, 2]))}, {1: "truncated"}, {"torch": "2"}
+    )
 
 
 def test_round_trip_of_numbers_and_words(tmp_path: Path) -> None:
