@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from vtbench import baseline as baselines
 from vtbench import check, record, table
 
 REFERENCE = Path(__file__).parent.parent / "results" / "reference"
@@ -32,7 +33,7 @@ def test_the_table_follows_from_the_records():
 
 def test_the_baseline_is_of_these_records():
     records, _ = record.read_all(REFERENCE)
-    report = check.check(records, check.load(REFERENCE / "demo.toml"))
+    report = check.check(records, baselines.load(REFERENCE / "demo.toml"))
     assert report.failed == []
     assert set(report.counts()) <= {"same", "ignored"}
 
@@ -54,7 +55,7 @@ def test_this_code_still_measures_tiny_as_the_baseline_says(tmp_path, monkeypatc
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
     out = str(tmp_path / "results")
     assert run("reconstruct", "--model", "tiny", "--suite", "demo", "--no-baselines", "--out", out) == 0
-    baseline = check.load(REFERENCE / "demo.toml")
+    baseline = baselines.load(REFERENCE / "demo.toml")
     mine = [row for row in baseline["rows"] if row["model"] == "tiny"]
     (measured,) = record.read_all(tmp_path / "results")[0]
     made = {r.model.revision for r in record.read_all(REFERENCE)[0] if r.model.name == "tiny"}

@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 from records_for_tests import make
 
-from vtbench import check as gate
+from vtbench import baseline as baselines
 from vtbench import table
 from vtbench.cli import main
 from vtbench.record import write
@@ -135,7 +135,9 @@ def test_directions_count(vtbench, baseline, tmp_path, metric, by, state, code):
 
 def test_tolerances_survive_an_update_and_decide(vtbench, baseline, tmp_path):
     path = tmp_path / "b.toml"
-    tolerances = "# ours [of old]\n[tolerances]\npsnr = {abs = 0.2}  # dB\nfid = {interval = true}\nentropy = {ignore = true}\n"
+    tolerances = (
+        "# ours [of old]\n[tolerances]\npsnr = {abs = 0.2}  # dB\nfid = {interval = true}\nentropy = {ignore = true}\n"
+    )
     path.write_text(path.read_text().replace("[tolerances]\n", tolerances))
     changed = _moved(_moved(_moved(baseline, "psnr", -0.15), "fid", 0.5), "entropy", 1.0)
     write(changed, tmp_path / "results")
@@ -148,7 +150,7 @@ def test_tolerances_survive_an_update_and_decide(vtbench, baseline, tmp_path):
     assert "psnr = {abs = 0.2}  # dB" in text
     assert "# ours [of old]" in text
     assert vtbench("check", "-b", "b.toml")[0] == 0
-    assert gate.load(path)["tolerances"] == {
+    assert baselines.load(path)["tolerances"] == {
         "psnr": {"abs": 0.2},
         "fid": {"interval": True},
         "entropy": {"ignore": True},

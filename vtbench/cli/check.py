@@ -23,6 +23,7 @@ def check(
     """Compare results with a baseline: exit code 3 when something regressed, 1 when they cannot be compared.
 
     Directions count: a better value is no regression; a metric without a direction may not move either way."""
+    from vtbench import baseline as baselines
     from vtbench import check as gate
     from vtbench.cli.results import gathered
     from vtbench.report import gate as show
@@ -30,9 +31,9 @@ def check(
     records = gathered(run or [], out)
     path = Path(baseline)
     if update:
-        typer.echo(f"{path}: {gate.update(records, path, suite=suite)} rows")
+        typer.echo(f"{path}: {baselines.update(records, path, suite=suite)} rows")
         return
-    report = gate.check(records, gate.load(path), path)
+    report = gate.check(records, baselines.load(path), path)
     if junit:
         from vtbench.atomic import replace_file
 
