@@ -306,6 +306,23 @@ def test_continuous_tokens_are_skipped_with_the_reason() -> None:
         assert "continuous" in value.why
 
 
+def test_images_of_different_grids_are_read_in_their_native_order() -> None:
+    ids = _zipfian(40, 64)
+    ids[20:, 32:] = -1
+    m = _measurements(ids, _grid(64))
+    several = [spell([Stream("tokens", "index", "grid2d", (64,), shape)]) for shape in ((8, 8), (4, 8))]
+    m.columns = {**m.columns, "streams": HeldColumn(np.repeat(np.array(several), 20))}
+    found = _run("ngram_novelty", m)
+    assert found["order=2;scan=native"].n == 20 * 63 + 20 * 31
+    assert not any("raster" in name for name in found)
+
+
+def test_a_codebook_too_large_to_count_is_skipped() -> None:
+    (value,) = registry.metric("entropy").compute(_measurements(_zipfian(5, 64), _grid(1 << 24)), _fields())
+    assert value.status == "skipped"
+    assert "too large to count" in value.why
+
+
 def test_values_do_not_depend_on_how_the_column_is_cut() -> None:
     ids = _zipfian(300, 128)
 

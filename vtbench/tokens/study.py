@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cached_property, wraps
 from typing import Any
 from weakref import finalize, ref
@@ -235,9 +236,15 @@ def why_not(m: Measurements) -> str:
     if not len(m["ids"].image):
         return "there are no tokens"
     streams = read(str(m["streams"].array()[0]))
-    if any(s.kind in ("index", "bits") for s in streams):
-        return ""
-    return ABSENT[streams[0].kind] if streams else "the model has no tokens"
+    discrete = [s for s in streams if s.kind in ("index", "bits")]
+    if not discrete:
+        return ABSENT[streams[0].kind] if streams else "the model has no tokens"
+    if len(discrete) > 1 and len(np.unique(m["streams"].array())) > 1:
+        return "the model's streams differ in size from image to image, so their positions cannot be lined up"
+    smallest = min(min(s.sizes, default=2) for s in discrete)
+    if smallest > LARGEST:
+        return f"a codebook of {smallest} symbols is too large to count (at most {LARGEST})"
+    return ""
 
 
 def studies(m: Measurements, fields: Mapping[str, Any], column: str = "ids") -> Sequence[Study]:
@@ -262,7 +269,12 @@ def _units_of(ids: Column, streams: Column) -> list[Unit]:
         raise BadData("there are no tokens to study")
     width = max(shape[0] for shape in shapes)
     depth = max(shape[1] for shape in shapes) if any(len(shape) > 1 for shape in shapes) else None
-    found = units(read(str(streams.array()[0])), width, depth)
+    spelled = np.unique(streams.array())
+    told = read(str(spelled[0]))
+    if len(spelled) > 1:
+        # Images of different sizes have different grids: their rows are read in the order in which they were written.
+        told = tuple(replace(s, layout="seq1d", shape=(width,)) for s in told)
+    found = units(told, width, depth)
     small = [u for u in found if u.size <= LARGEST]
     if not small:
         raise BadData(f"a codebook of {found[0].size} symbols is too large to count (at most {LARGEST})")
