@@ -191,7 +191,7 @@ def main() -> None:
         f"jpeg:quality={q}": jpeg(q) for q in args.jpeg
     }
     if args.photos:
-        from tiny import Lpips
+        from lpips_alex import Lpips
 
         distance = Lpips(args.alexnet)
         for folder in args.photos:

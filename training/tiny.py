@@ -2,9 +2,9 @@
 
     python training/tiny.py --images DIR --out tiny.safetensors --steps N --seed 0 --threads 1
 
-Half of the crops get rendered words. The loss is L1 + gradients + LPIPS (alex) on decodes of random prefixes (nested dropout); on text, pixels weigh more later on. Learning rate: warm up, hold, decay over
-the last 45%, so that a run that is resumed with another --steps before its decay equals a run that had that --steps from the start. Every step draws its
-crops from (seed, step), so a resumed run sees the same ones.
+Half of the crops get rendered words, later more. The loss is L1 + gradients + LPIPS (alex) on decodes of random prefixes (nested dropout); on words, pixels weigh more later
+on. A second stage (--start, --reading-from 0) holds words to squared errors. Learning rate: warm up, hold, decay over the last 45%. Every step draws its crops from
+(seed, step), so a resumed run sees the same ones.
 """
 
 from __future__ import annotations
@@ -18,58 +18,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from reading import Box, ReadingLoss
+from lpips_alex import Lpips
 from words import scatter_words, usable_fonts
 
 from vtbench.zoo.tiny_network import TinyNet
 
 SCALES = (144, 224, 352, 560)
 """Short sides in pixels at which every photograph is kept (never enlarged beyond the first): a crop may be a whole scene or a detail."""
-
-
-class Lpips(nn.Module):
-    """LPIPS v0.1 (alex): torchvision's AlexNet trunk and the linear heads of the `lpips` wheel. Images in [0, 1]."""
-
-    def __init__(self, trunk: Path | None) -> None:
-        super().__init__()
-        import lpips
-        from torchvision.models import AlexNet_Weights, alexnet
-
-        model = alexnet(weights=None if trunk else AlexNet_Weights.IMAGENET1K_V1).features
-        if trunk:
-            model.load_state_dict({key.removeprefix("features."): value for key, value in load_file(trunk).items()})
-        self.parts = nn.ModuleList(model[a:b] for a, b in ((0, 2), (2, 5), (5, 8), (8, 10), (10, 12)))
-        for layer in self.modules():
-            if isinstance(layer, nn.ReLU):
-                layer.inplace = False
-        heads = torch.load(Path(lpips.__file__).parent / "weights/v0.1/alex.pth", map_location="cpu", weights_only=True)
-        self.heads = [heads[f"lin{i}.model.1.weight"] for i in range(5)]
-        self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188])[:, None, None])
-        self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450])[:, None, None])
-        self.requires_grad_(False).eval()
-
-    def features(self, x: Tensor) -> list[Tensor]:
-        x = (x * 2 - 1 - self.shift) / self.scale
-        found = []
-        for part in self.parts:
-            x = part(x)
-            found.append(F.normalize(x.float(), dim=1, eps=1e-10))
-        return found
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        with torch.no_grad():
-            target = self.features(y)
-        terms = [
-            F.conv2d((a - b) ** 2, h.to(a)).mean((1, 2, 3))
-            for a, b, h in zip(self.features(x), target, self.heads, strict=True)
-        ]
-        return torch.stack(terms).sum(0)
 
 
 def load_photographs(folder: Path) -> list[list[np.ndarray]]:
@@ -119,8 +79,8 @@ def photo_crop(rng: np.random.Generator, photographs: list[list[np.ndarray]], si
 
 def text_crop(
     rng: np.random.Generator, photographs: list[list[np.ndarray]], fonts: list[str], size: int, sizes: tuple[int, int]
-) -> tuple[np.ndarray, list[Box]]:
-    """Words on a photograph, a flat colour or a gradient, and the words' boxes."""
+) -> np.ndarray:
+    """Words on a photograph, a flat colour or a gradient."""
     kind = rng.random()
     if kind < 0.4:
         ground = photo_crop(rng, photographs, size)
@@ -138,34 +98,28 @@ def text_crop(
 
 def text_places(step: int, args: argparse.Namespace) -> list[bool]:
     """Which crops of a batch get words: every second one, later three of four, in the end seven of eight."""
-    every = 8 if step >= args.reading_from else 4 if step >= args.mostly_text_from else 2
+    late = step >= min(args.middle_sizes_from, args.reading_from)
+    every = 8 if late else 4 if step >= args.mostly_text_from else 2
     return [i % every > 0 for i in range(args.batch)]
 
 
 def batch_at(
     step: int, args: argparse.Namespace, photographs: list[list[np.ndarray]], fonts: list[str]
-) -> tuple[Tensor, Tensor, list[tuple[int, Box]]]:
-    """Images [B, 3, size, size] in [0, 1], the fraction of the tokens that each keeps [B], and of each image that keeps all of them up to two whole words as (image,
-    box); a function of (seed, step) only."""
+) -> tuple[Tensor, Tensor]:
+    """Images [B, 3, size, size] in [0, 1] and the fraction of the tokens that each keeps [B]; a function of (seed, step) only."""
     rng = np.random.default_rng((args.seed, step))
     text = text_places(step, args)
     # In the end, the sizes at which letters are neither hopeless nor easy.
-    sizes = (11, 32) if step >= args.reading_from else (8, 46)
-    crops, keep, words = [], [], []
+    sizes = (14, 32) if step >= args.reading_from else (11, 32) if step >= args.middle_sizes_from else (8, 46)
+    crops, keep = [], []
     for i in range(args.batch):
-        boxes: list[Box] = []
-        if text[i]:
-            crop, boxes = text_crop(rng, photographs, fonts, args.crop, sizes)
-        else:
-            crop = photo_crop(rng, photographs, args.crop)
-        crops.append(crop)
+        crops.append(
+            text_crop(rng, photographs, fonts, args.crop, sizes) if text[i] else photo_crop(rng, photographs, args.crop)
+        )
         # Text needs every token to be readable, so its prefixes are shorter than full less often.
         keep.append(1.0 if rng.random() < (0.7 if text[i] else 0.5) else float(np.exp(rng.uniform(np.log(0.01), 0.0))))
-        whole = [b for b in boxes if min(b) >= 0 and max(b) <= args.crop]
-        if keep[-1] == 1:
-            words.extend((i, b) for b in whole[:2])
     images = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
-    return images, torch.tensor(keep), words[: args.batch // 2]
+    return images, torch.tensor(keep)
 
 
 def gradient_l1(x: Tensor, y: Tensor) -> Tensor:
@@ -213,7 +167,6 @@ def train(args: argparse.Namespace) -> None:
     ema.load_state_dict(net.state_dict())
     distance = Lpips(args.alexnet).to(device, memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(net.parameters(), lr=args.rate, betas=(0.9, 0.99), weight_decay=1e-3)
-    reading = ReadingLoss(args.recogniser).to(device) if args.recogniser else None
     checkpoint = args.out.with_name(args.out.name + ".checkpoint")
     first = 0
     if checkpoint.exists():
@@ -242,9 +195,9 @@ def train(args: argparse.Namespace) -> None:
         export(ema, args.out, {**ema.config, **about})
 
     began = time.monotonic()
-    sums = dict.fromkeys(("loss", "photo", "text", "misread", "l1", "lpips"), 0.0)
+    sums = dict.fromkeys(("loss", "photo", "text", "l1", "lpips"), 0.0)
     for step in range(first, args.steps):
-        images, keep, words = batch_at(step, args, photographs, fonts)
+        images, keep = batch_at(step, args, photographs, fonts)
         images = images.to(device, memory_format=torch.channels_last)
         with torch.autocast(device.type, dtype=torch.bfloat16):
             values, digits, flags = net.encode_levels(images)
@@ -252,7 +205,6 @@ def train(args: argparse.Namespace) -> None:
             counts = (keep * sum(o.shape[1] for o in order)).round().clamp_min(1).to(device)
             output = net.decode_levels(values, net.presence(order, counts, args.crop, args.crop)).float()
             perceptual = distance(output, images)
-            misread = reading(luma(output), luma(images), words) if reading else output.new_zeros(())
         l1 = (output - images).abs().mean((1, 2, 3))
         # LPIPS alone is content with strokes that look like text; once they do, text is held to its pixels.
         text = torch.tensor(text_places(step, args), device=device)
@@ -263,7 +215,11 @@ def train(args: argparse.Namespace) -> None:
             pixels * (l1 + 0.5 * gradient_l1(output, images) + mostly * gradient_l1(luma(output), luma(images)))
             + look * args.perceptual * perceptual
         )
-        loss = each.mean() + args.reading * misread
+        if step >= args.reading_from:
+            # An absolute error would rather leave out a thin stroke that it is unsure of; a squared one draws it faintly, and "e" stays "e".
+            squared = ((output - images) ** 2).mean((1, 2, 3)) + ((luma(output) - luma(images)) ** 2).mean((1, 2, 3))
+            each = torch.where(text, 10 * squared + 0.25 * args.perceptual * perceptual, each)
+        loss = each.mean()
         for group in optimiser.param_groups:
             group["lr"] = args.rate * rate(step, args)
         optimiser.zero_grad(set_to_none=True)
@@ -280,7 +236,6 @@ def train(args: argparse.Namespace) -> None:
             ("loss", loss),
             ("photo", each[whole & ~text].mean()),
             ("text", each[whole & text].mean()),
-            ("misread", misread),
             ("l1", l1[whole].mean()),
             ("lpips", perceptual[whole].mean()),
         ):
@@ -305,7 +260,7 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, required=True, help="safetensors file to write; its .checkpoint beside it is resumed from"
     )
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=7000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
@@ -315,9 +270,10 @@ def main() -> None:
     parser.add_argument("--perceptual", type=float, default=0.4, help="weight of LPIPS")
     parser.add_argument("--mostly-text-from", type=int, default=2750, help="step from which 3 of 4 crops have words")
     parser.add_argument("--start", type=Path, help="weights to start from, of an earlier stage")
-    parser.add_argument("--recogniser", type=Path, help="EasyOCR's english_g2.pth: add the loss of reading.py")
-    parser.add_argument("--reading", type=float, default=0.1, help="weight of that loss")
-    parser.add_argument("--reading-from", type=int, default=5250, help="step from which 7 of 8 do, of middle sizes")
+    parser.add_argument(
+        "--middle-sizes-from", type=int, default=5250, help="from which 7 of 8 do, 11 to 32 pixels high"
+    )
+    parser.add_argument("--reading-from", type=int, default=10**9, help="from which words are held to squared errors")
     parser.add_argument("--strokes-from", type=int, default=1750, help="step from which text crops weigh pixels more")
     parser.add_argument(
         "--fonts", type=Path, nargs="*", default=[], help="folders of fonts besides matplotlib's DejaVu"

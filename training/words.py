@@ -82,10 +82,8 @@ def contrasting_colour(
 
 def scatter_words(
     rng: np.random.Generator, pixels: np.ndarray, fonts: list[str], sizes: tuple[int, int] = (8, 46)
-) -> tuple[np.ndarray, list[tuple[int, int, int, int]]]:
-    """Training text: several non-words, possibly cut by the border, in font sizes between `sizes`, on uint8 pixels [h, w, 3].
-
-    Returns new pixels and the boxes (x0, y0, x1, y1) of the words, two pixels wider than their ink."""
+) -> np.ndarray:
+    """Training text: several non-words, possibly cut by the border, in font sizes between `sizes`, on uint8 pixels [h, w, 3]; returns new pixels."""
     image = Image.fromarray(pixels)
     width, height = image.size
     font = str(rng.choice(fonts))
@@ -104,4 +102,4 @@ def scatter_words(
                 under = pixels[max(box[1], 0) : max(box[3], 1), max(box[0], 0) : max(box[2], 1)]
                 draw_word(image, word, font, size, left, top, contrasting_colour(rng, under))
                 break
-    return np.asarray(image), taken
+    return np.asarray(image)
