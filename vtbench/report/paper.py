@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isfinite
+from math import inf, isfinite
 from typing import Any
 
 from vtbench.comparable import Entry, entries, overlap, published_entries, rankable, why_not
@@ -158,14 +158,22 @@ def sheet(found: Sequence[Subject], columns: Sequence[Column]) -> tuple[Sheet, s
                 notes.append(f"{subject.model}, {column.name}: sources disagree, also {', '.join(others)}")
     sections: dict[str, Section] = {}
     groups = {id(s): s.group() for s in found}
-    for subject in sorted(found, key=lambda s: list(dict.fromkeys(groups.values())).index(groups[id(s)])):
+    order = list(dict.fromkeys(groups.values()))
+    families = list(dict.fromkeys(s.model.partition(":")[0] for s in found))
+    for subject in sorted(
+        found, key=lambda s: (order.index(groups[id(s)]), families.index(s.model.partition(":")[0]), _bits(s))
+    ):
         title = groups[id(subject)] if len(set(groups.values())) > 1 else ""
         sections.setdefault(title, Section(title)).lines.append(body[id(subject)])
     for (model, reason), metrics in unranked.items():
         notes.append(f"{model}: not ranked with the others in {', '.join(dict.fromkeys(metrics))} ({reason})")
     text, lost = _bibliography(found, used)
-    notes += [f"no BibTeX is known for the data {name}" for name in lost]
+    text += "".join(f"\n\n% no BibTeX is known for the data {' '.join(name.split())}" for name in lost)
     return Sheet(headings, list(sections.values()), "", caption(used), list(dict.fromkeys(notes))), text
+
+
+def _bits(subject: Subject) -> float:
+    return next((e.row.bpp for e in subject.found if e.row.bpp is not None), inf)
 
 
 def fact(subject: Subject, name: str) -> str:
