@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from vtbench.api import OUTPUT, Column, Fields, Measurements, Need, Pass, Value, metric
+from vtbench.tokens.condense import condensed
 from vtbench.tokens.spelled import read
 from vtbench.tokens.streams import Unit, units
 from vtbench.tokens.study import why_not
@@ -64,8 +65,12 @@ def idempotency(m: Measurements, p: Fields) -> Iterator[Value]:
     if why:
         yield Value(status="skipped", why=why)
         return
+    yield from condensed(_rounds(m, int(p["rounds"])))
+
+
+def _rounds(m: Measurements, rounds: int) -> Iterator[Value]:
     for unit in found_units(m):
-        for r in range(1, int(p["rounds"]) + 1):
+        for r in range(1, rounds + 1):
             share = matches(m["ids"], m[f"ids{r}"], unit)
             name = unit.slice(f"round={r}" if r > 1 else "")
             yield Value(samples=share, image=m["ids"].image, slice=name, keep=r == 1)
@@ -91,6 +96,8 @@ def idempotent_images(m: Measurements, p: Fields) -> Iterator[Value]:
     if why:
         yield Value(status="skipped", why=why)
         return
-    for unit in found_units(m):
-        share = matches(m["ids"], m["ids1"], unit)
-        yield Value(samples=100.0 * (share > MOSTLY), image=m["ids"].image, slice=unit.slice(), keep=False)
+    shares = ((unit, matches(m["ids"], m["ids1"], unit)) for unit in found_units(m))
+    image = m["ids"].image
+    yield from condensed(
+        Value(samples=100.0 * (share > MOSTLY), image=image, slice=unit.slice(), keep=False) for unit, share in shares
+    )

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from vtbench.api import INPUT, Fields, Measurements, Need, Pass, Value, metric
+from vtbench.tokens.condense import condensed
 from vtbench.tokens.streams import Unit
 from vtbench.tokens.study import why_not
 
@@ -54,6 +55,10 @@ def token_stability(m: Measurements, p: Fields) -> Iterator[Value]:
     if why:
         yield Value(status="skipped", why=why)
         return
+    yield from condensed(_stable(m, p))
+
+
+def _stable(m: Measurements, p: Fields) -> Iterator[Value]:
     for unit in found_units(m):
         chance = _chance(unit.take(m["ids"].array()), unit.size)
         for name in changes(p):
@@ -97,6 +102,10 @@ def shift_equivariance(m: Measurements, p: Fields) -> Iterator[Value]:
     if why:
         yield Value(status="skipped", why=why)
         return
+    yield from condensed(_equivariant(m, p))
+
+
+def _equivariant(m: Measurements, p: Fields) -> Iterator[Value]:
     for unit in found_units(m):
         refused, steps = _steps(unit, p)
         if refused:

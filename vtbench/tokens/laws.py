@@ -9,7 +9,7 @@ import numpy as np
 
 from vtbench.tokens import entropy
 from vtbench.tokens.counts import Grams
-from vtbench.tokens.zipf import Split, fit, ranked
+from vtbench.tokens.zipf import Refit, Split, fit, ranked
 
 NEW = 0.9
 """Above this V/N nearly every token is new, and no law can be fitted."""
@@ -63,10 +63,12 @@ def exponent(grams: Grams, size: float, *, intervals: bool) -> Split:
         return Split(math.nan, math.nan, None)
     halves = (a, b)
     pairs = [_tables(halves[i], halves[1 - i]) for i in (0, 1)]
-    whole = [fit(ranked(t, s, size), size) for t, s in pairs]
+    blocks = [ranked(t, s, size) for t, s in pairs]
+    whole = [fit(b, size) for b in blocks]
     left = None
     if intervals:
         left = np.full(grams.groups, math.nan)
+        again = [Refit(w, b, size) for w, b in zip(whole, blocks)]
         order = np.argsort(grams.group, kind="stable")
         edges = np.searchsorted(grams.group[order], np.arange(grams.groups + 1))
         for g in range(grams.groups):
@@ -84,7 +86,7 @@ def exponent(grams: Grams, size: float, *, intervals: bool) -> Split:
                     s += np.bincount(by - count, other, t.size) - np.bincount(by, other, t.size)
                 else:
                     s -= np.bincount(by, count, s.size)
-                fits.append(fit(ranked(t, s, size), size, start=whole[i], free_q=whole[i].q > 0).s)
+                fits.append(again[i](ranked(t, s, size)))
             left[g] = np.mean(fits)
     return Split(float(np.mean([f.s for f in whole])), float(np.mean([f.q for f in whole])), left)
 
