@@ -203,7 +203,11 @@ def make_plan(
     plan = Plan()
     trouble: dict[tuple[str, tuple[tuple[str, Any], ...]], str] = {}
     made = {} if made is None else made
-    facts: dict[str, Any] = {"revision": model.revision if revision is None else revision, "params": dict(model.params), "dtype": dtype}
+    facts: dict[str, Any] = {
+        "revision": model.revision if revision is None else revision,
+        "params": dict(model.params),
+        "dtype": dtype,
+    }
     if model.capabilities.stochastic:
         facts["seed"] = seed
 

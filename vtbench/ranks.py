@@ -46,7 +46,9 @@ class Ranks:
             raise problem
         failed = [(rank, text) for rank, text in enumerate(said) if text]
         if failed:
-            raise VtbenchError(f"rank {failed[0][0]} of {self.world} failed: {failed[0][1]}", "Its complete chunks are kept")
+            raise VtbenchError(
+                f"rank {failed[0][0]} of {self.world} failed: {failed[0][1]}", "Its complete chunks are kept"
+            )
 
 
 def ranks() -> Ranks:

@@ -91,7 +91,9 @@ def test_keep_images_and_a_figure(vtbench, photos: Path) -> None:
         (["--model", "nofile.py:build"], 2, "nofile.py"),
     ],
 )
-def test_a_mistake_is_one_line_with_the_way_out(vtbench, photos: Path, arguments: list[str], code: int, message: str) -> None:
+def test_a_mistake_is_one_line_with_the_way_out(
+    vtbench, photos: Path, arguments: list[str], code: int, message: str
+) -> None:
     Path("in_the_way").write_text("a file")
     base = ["reconstruct", "--device", "cpu"]
     if "--suite" not in arguments:

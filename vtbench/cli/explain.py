@@ -65,7 +65,7 @@ def explain(
         results = [evaluator(m) for m in model]
     else:
         suite = suite_of(metrics, names)
-        sized = {"resolution": (resolution,)} if resolution else {}
+        sized: dict[str, Any] = {"resolution": (resolution,)} if resolution else {}
         results = [Scorer(fake, places[-1], suite, talk=talk, **options, **sized)() for fake in places[:-1]]
     called = [label(r.record) for r in results]
     if len(set(called)) < len(called):
