@@ -31,7 +31,9 @@ def load_net(weights: Path = WEIGHTS) -> TinyNet:
     net = TinyNet()
     try:
         net.load_state_dict({key: value.float() for key, value in load_file(weights).items()})
-    except (RuntimeError, SafetensorError) as error:
+    except SafetensorError as error:
+        raise BadWeights(f"{weights} is damaged or cut short: {error}", "Fetch or train it again") from error
+    except RuntimeError as error:
         raise BadWeights(f"{weights} does not hold a tiny network", "training/tiny.py makes such files") from error
     return net.eval().requires_grad_(False)
 
