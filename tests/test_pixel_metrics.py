@@ -119,9 +119,17 @@ def test_every_pixel_head_is_batch_independent_and_perfect_on_equal_images(pair)
             np.testing.assert_allclose(one[head][0], whole[head][i], rtol=1e-6)
     same = run(heads, pair[0], pair[0])
     assert (same["mse"] == 0).all() and (same["mae"] == 0).all()
-    np.testing.assert_allclose(same["ssim"], 1, atol=1e-9)
-    flat = torch.full((1, 3, 176, 176), 0.5)
-    np.testing.assert_allclose(run(["ssim", "ms_ssim"], flat, flat)["ssim"], 1, atol=1e-9)
+    assert (same["ssim"] == 1).all() and (same["ms_ssim"] == 1).all()
+
+
+@pytest.mark.parametrize("border", ["reflect", "valid"])
+@pytest.mark.parametrize("level", [0.0, 1 / 255, 0.5, 1.0])
+def test_ssim_of_equal_nearly_flat_images_is_exactly_one(border, level):
+    generator = torch.Generator().manual_seed(3)
+    flat = (level + torch.randint(0, 2, (1, 3, 176, 190), generator=generator) / 255).clamp(0, 1)
+    for window in ("gaussian11", "uniform7"):
+        same = run(["ssim", "ms_ssim"], flat, flat.clone(), window=window, border=border)
+        assert same["ssim"] == 1 and same["ms_ssim"] == 1
 
 
 def test_bad_pairs_are_named(pair):

@@ -23,7 +23,7 @@ class Pixels:
     """
 
     name = "pixels"
-    version = 1
+    version = 2
     takes: Literal["pair"] = "pair"
 
     def __init__(self, args: Mapping[str, Any]) -> None:
