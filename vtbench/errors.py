@@ -61,5 +61,9 @@ class BadSample(VtbenchError):
     """One sample cannot be used: counted and named, the rest goes on (`--strict` stops instead)."""
 
 
+class LostBatch(BadSample):
+    """The model was lost on a batch through nobody's fault that is known (a worker process died or hung): its samples are counted and named, and measured anew by the next run."""
+
+
 class BadRecord(VtbenchError):
     """A record that cannot be read: damaged, or of another schema."""

@@ -148,6 +148,7 @@ class Evaluator:
             device=o.resolved_device(),
             dtype=o.dtype,
             allow_code=o.allow_code,
+            upstream=o.upstream,
         )
         for note in zoo.notes(model):
             self.talk.say(f"{spec}: {note}")

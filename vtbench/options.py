@@ -18,6 +18,7 @@ class Options:
     (None: the suite's). tokens: budgets of prefix models. subset: a named subset (``5k``), balanced over labels, by hash of the id.
     limit: the first n samples (its rows are `limited`: never ranked). device: ``cpu``, ``cuda:0`` (None: a GPU if there is one).
     chunks: ``A:B`` measures these chunks only and writes no record (array jobs); the same without it reduces.
+    upstream: a checkout of the authors' code, for models that run through it.
     batch_size: None chooses 16 on a CPU and 64 on a GPU, so that equal commands have equal batches.
     """
 
@@ -45,6 +46,7 @@ class Options:
     weights: str | None = None
     state_key: str = "auto"
     allow_code: bool = False
+    upstream: str | None = None
 
     def __post_init__(self) -> None:
         self.chunk_range()

@@ -19,7 +19,7 @@ from vtbench.data import prepare
 from vtbench.engine.chunks import Chunk, seed_of
 from vtbench.engine.rows import stack
 from vtbench.engine.store import Measured
-from vtbench.errors import BadSample, VtbenchError
+from vtbench.errors import BadSample, LostBatch, VtbenchError
 from vtbench.keep import Keep
 from vtbench.plan import Plan, Prepared, Station
 from vtbench.view import Item, pad, see
@@ -128,11 +128,12 @@ class Bench:
                 by_prepared[prepared] += []
         buckets: dict[tuple[Prepared, tuple[int, ...]], list[Item]] = defaultdict(list)
 
-        def fail(position: int, reason: str, stations: Sequence[Station]) -> None:
+        def fail(position: int, reason: str, stations: Sequence[Station], *, lost: bool = False) -> None:
             if self.strict:
                 raise BadSample(f"{chunk.samples[position].id}: {reason}")
             for station in stations:
                 out[station].failed[position] = reason
+                out[station].lost |= lost
 
         def flush(prepared: Prepared, items: list[Item]) -> None:
             self._split(prepared, items, by_prepared[prepared], wanted, rows, fail, keeping)
@@ -184,8 +185,12 @@ class Bench:
             images = self._stack(batch)
             extractor = self._extractor(station)
             extractor.model, extractor.budget = self.model, station.budget  # type: ignore[attr-defined]
-            with self.stage("costs"):
-                found = extractor(Batch([i.sample for i in batch], images=images), sorted(heads))
+            try:
+                with self.stage("costs"):
+                    found = extractor(Batch([i.sample for i in batch], images=images), sorted(heads))
+            except LostBatch as error:
+                out[station] = Measured(failed={0: str(error)}, lost=True)
+                continue
             zero = {head: (rows.values, np.zeros(len(rows.values), np.int64)) for head, rows in found.items()}
             out[station] = Measured(zero, environment=self.environment())
         return out
@@ -253,12 +258,16 @@ class Bench:
         stations: Sequence[Station],
         wanted: Mapping[Station, set[str]],
         rows: dict[Station, dict[str, list[tuple[np.ndarray, np.ndarray]]]],
-        fail: Callable[[int, str, Sequence[Station]], None],
+        fail: Callable[..., None],
         keeping: Keep | None,
     ) -> None:
-        """Run a batch; halve it when memory runs out, and go one by one when a sample in it is bad."""
+        """Run a batch; halve it when memory runs out, go one by one when a sample in it is bad, give it up when the model is lost."""
         try:
             found = self._batch(prepared, items, stations, wanted, keeping)
+        except LostBatch as error:
+            for item in items:
+                fail(item.position, str(error), stations, lost=True)
+            return
         except BadSample as error:
             if len(items) == 1:
                 fail(items[0].position, str(error), stations)

@@ -94,6 +94,11 @@ def reconstruct(
         False, "--no-alarms", envvar="VTBENCH_NO_ALARMS", help="Do not look for common mistakes in the pixels."
     ),
     allow_code: bool = typer.Option(False, "--allow-code", help="Permit checkpoints that execute code (TorchScript)."),
+    upstream: str | None = typer.Option(
+        None,
+        envvar="VTBENCH_UPSTREAM",
+        help="A checkout of the authors' code, for models that run through it (vtbench models setup makes one).",
+    ),
     dry_run: bool = typer.Option(
         False, "--dry-run", help="Say what would be done, with counts of passes, forwards and bytes."
     ),
@@ -146,6 +151,7 @@ def reconstruct(
         baselines=not no_baselines,
         alarms=not no_alarms,
         allow_code=allow_code,
+        upstream=upstream,
         fresh=fresh,
         chunks=chunks,
     )

@@ -34,7 +34,7 @@ def missing(plan: Plan, store: Store, chunk_key: str, *, model: bool) -> dict[St
         if (plan.extractor(station).takes == "model") != model:
             continue
         there = store.get(plan.keys[station], chunk_key)
-        lacking = heads - set(there.heads) if there is not None else set(heads)
+        lacking = heads - set(there.heads) if there is not None and not there.lost else set(heads)
         if lacking:
             out[station] = lacking
     return out

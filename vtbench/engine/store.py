@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,11 +35,13 @@ class Damaged(Exception):
 class Measured:
     """What a station measured on one chunk.
 
-    heads: per head, values ``[R, ...]`` and the chunk position of each row ``[R]``. failed: chunk position -> reason."""
+    heads: per head, values ``[R, ...]`` and the chunk position of each row ``[R]``. failed: chunk position -> reason. lost: a failure was not the sample's own (the
+    model was lost on it), so the next run measures the chunk anew."""
 
     heads: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     failed: dict[int, str] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
+    lost: bool = False
 
 
 def station_key(description: Mapping[str, Any]) -> str:
@@ -82,6 +84,7 @@ def _encode(measured: Measured) -> bytes:
         "heads": sorted(measured.heads),
         "failed": {str(k): v for k, v in measured.failed.items()},
         "environment": dict(measured.environment),
+        "lost": measured.lost,
         "sha256": hashlib.sha256(payload).hexdigest(),
     }
     text = json.dumps(header, sort_keys=True).encode()
@@ -113,6 +116,7 @@ def _decode(path: Path) -> Measured:
             {h: (get(f"{h}/values"), get(f"{h}/image")) for h in header["heads"]},
             {int(k): v for k, v in header["failed"].items()},
             header["environment"],
+            bool(header.get("lost", False)),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Damaged(f"{path} cannot be read: {error}") from error
@@ -153,11 +157,11 @@ class Store:
             return None
 
     def put(self, station: str, chunk: str, measured: Measured) -> None:
-        """Keep a chunk's measurements; heads that are there already stay."""
+        """Keep a chunk's measurements; heads that are there already stay, unless the model was lost on the chunk."""
         old = self.get(station, chunk)
-        if old is not None:
-            measured = Measured(
-                {**old.heads, **measured.heads}, {**old.failed, **measured.failed}, dict(measured.environment)
+        if old is not None and not old.lost:
+            measured = replace(
+                measured, heads={**old.heads, **measured.heads}, failed={**old.failed, **measured.failed}
             )
         self._write(self._path(station, chunk), _encode(measured))
 

@@ -9,7 +9,10 @@ are the frame's own and are passed when the signature has them:
 - ``state_key``: for `vtbench.weights.read_state`;
 - ``allow_code``: whether ``--allow-code`` was given;
 - ``budget``: from ``tokens=K``;
-- ``at``: the bare word after the colon (``precomputed:DIR``).
+- ``at``: the bare word after the colon (``precomputed:DIR``);
+- ``upstream``: what stood after ``--upstream``, a checkout of the authors' code.
+
+An adapter with an attribute ``bound_to`` is asked for the callable that belongs to a card (`vtbench.zoo.upstream.adapter`).
 
 The adapter sets ``revision`` (a digest of its weights, or of whatever else decides its output); the frame sets ``name``, ``params`` (defaults filled in), ``budget`` and ``card``.
 """
@@ -37,10 +40,11 @@ def load(
     device: str = "cpu",
     dtype: str = "float32",
     allow_code: bool = False,
+    upstream: str | Path | None = None,
 ) -> Tokenizer:
     """The model that a spec names: ``tiny:tokens=64``, ``jpeg:quality=30``, ``diffusers:FOLDER``, ``precomputed:DIR``, ``FILE.py:build,k=v``, ``pkg.mod:attr``.
 
-    weights: a checkpoint instead of the card's. state_key: which state of it (``name:state_key=ema`` stands before). Raises `UnknownName` (nearest names), `UsageError` (a wrong parameter), `MissingWeights`, `BadWeights`,
+    weights: a checkpoint instead of the card's. state_key: which state of it (``name:state_key=ema`` stands before). upstream: a checkout of the authors' code. Raises `UnknownName` (nearest names), `UsageError` (a wrong parameter), `MissingWeights`, `BadWeights`,
     `MissingPackage`; a system that has no adapter yet raises `VtbenchError` with what is missing and how to get it."""
     from vtbench.zoo.card import card as card_of
 
@@ -50,7 +54,7 @@ def load(
         from vtbench.zoo.python import load_callable
 
         make = load_callable(asked)
-        tokenizer = _make(make, asked, None, weights, state_key, allow_code)
+        tokenizer = _make(make, asked, None, weights, state_key, allow_code, upstream)
         tokenizer.name = tokenizer.name or asked.short()
     else:
         try:
@@ -62,11 +66,16 @@ def load(
                     "A folder of weights: diffusers:PATH; reconstructions: precomputed:DIR",
                 ) from error
             raise
-        tokenizer = _make(_adapter(card), asked, card, weights, state_key, allow_code)
+        tokenizer = _make(_adapter(card), asked, card, weights, state_key, allow_code, upstream)
         tokenizer.name = asked.name
     if not tokenizer.revision:
         raise VtbenchError(f"the model {spec} has no revision", "Its adapter must set one: a digest of its weights")
-    return tokenizer.to(device, dtype)
+    tokenizer = tokenizer.to(device, dtype)
+    if asked.budget is not None:
+        if not tokenizer.capabilities.prefix:
+            raise UsageError(f"{asked.name} does not decode prefixes", "Leave tokens= away")
+        tokenizer.budget = asked.budget
+    return tokenizer
 
 
 def notes(model: Tokenizer) -> tuple[str, ...]:
@@ -108,7 +117,8 @@ def _adapter(card: Card) -> Any:
     from vtbench.registry import resolve
 
     try:
-        return resolve(where)
+        found = resolve(where)
+        return found.bound_to(card) if hasattr(found, "bound_to") else found
     except ModuleNotFoundError as error:
         if error.name and not error.name.startswith("vtbench"):
             raise MissingPackage(error.name, card.extra, card.title or card.name) from error
@@ -118,7 +128,13 @@ def _adapter(card: Card) -> Any:
 
 
 def _make(
-    make: Any, asked: Spec, card: Card | None, weights: str | Path | None, state_key: str, allow_code: bool
+    make: Any,
+    asked: Spec,
+    card: Card | None,
+    weights: str | Path | None,
+    state_key: str,
+    allow_code: bool,
+    upstream: str | Path | None,
 ) -> Tokenizer:
     from vtbench.api import Tokenizer
 
@@ -129,6 +145,7 @@ def _make(
         "allow_code": allow_code,
         "budget": asked.budget,
         "at": asked.at,
+        "upstream": upstream,
     }
     passed, params = user_params(make, asked, offered, card.defaults if card else {})
     made = make(**passed, **params)
@@ -141,10 +158,6 @@ def _make(
         made.params = {k: v for k, v in params.items() if v is not None}
     if state_key != "auto" and "state_key" in passed:
         made.params = {**made.params, "state_key": state_key}
-    if asked.budget is not None:
-        if not made.capabilities.prefix:
-            raise UsageError(f"{asked.name} does not decode prefixes", "Leave tokens= away")
-        made.budget = asked.budget
     made.card = card  # type: ignore[attr-defined]
     made.label = asked.label()  # type: ignore[attr-defined]
     return made

@@ -8,11 +8,11 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vtbench import weights
 from vtbench.errors import MissingWeights, UnknownName, UsageError, VtbenchError
@@ -21,6 +21,9 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+if TYPE_CHECKING:
+    from vtbench.zoo.upstream.place import Recipe
 
 FOLDER = Path(__file__).parent / "cards"
 GROUP = "vtbench.models"
@@ -37,7 +40,8 @@ ROUTES = {
 @dataclass(frozen=True)
 class File:
     """One weights file. role: what the adapter calls it. names: relative paths on the weights path, the preferred one first. repository, path:
-    where the hub has it. digest: of the published file, where known (``sha256:<64 hex>``)."""
+    where the hub has it. digest: of the published file, where known (``sha256:<64 hex>``). folder: it is a whole folder (a repository's, when path is empty). when: parameters of the
+    model (``size = "large"``) without which the file is not needed. Names, repository and path may hold ``{param}``."""
 
     role: str = "weights"
     names: tuple[str, ...] = ()
@@ -45,11 +49,28 @@ class File:
     path: str = ""
     digest: str = ""
     url: str = ""
+    folder: bool = False
+    when: Mapping[str, Any] = field(default_factory=dict)
 
     def wanted(self) -> tuple[str, ...]:
         """Every relative path that the file may lie at."""
-        hub = (f"{self.repository}/{self.path}",) if self.repository and self.path else ()
+        inside = f"{self.repository}/{self.path}".rstrip("/")
+        hub = (inside,) if self.repository and (self.path or self.folder) else ()
         return (*self.names, *hub)
+
+    def of(self, params: Mapping[str, Any]) -> File:
+        """The file with parameters filled in: ``{size}`` in its names, repository, path and address."""
+        if not params:
+            return self
+        texts = {n: getattr(self, n).format_map(_Left(params)) for n in ("repository", "path", "url")}
+        return replace(self, names=tuple(n.format_map(_Left(params)) for n in self.names), **texts)
+
+
+class _Left(dict[str, Any]):
+    """Values to format with; a name that has none stays as it is."""
+
+    def __missing__(self, key: str) -> str:
+        return f"{{{key}}}"
 
 
 @dataclass(frozen=True)
@@ -62,6 +83,7 @@ class Card:
     value_range: what the network itself wants; the adapter converts. in_domain: data sets that the model was trained on (or on whose distribution). packages:
     modules that the adapter imports beyond vtbench's own. signature: a few keys with shapes that tell the checkpoint from all others, where `vtbench.zoo.layout` has no full list. published: numbers that its
     authors claim, ``metric@dataset`` to value, as claims. golden: known `tokens` of a picture (`image`, its `source`). needs: what a user must give besides the name.
+    upstream: for systems that run through their authors' code, the fields of `vtbench.zoo.upstream.place.Recipe`.
     """
 
     name: str
@@ -103,6 +125,7 @@ class Card:
     published: Mapping[str, Any] = field(default_factory=dict)
     measured: Mapping[str, Any] = field(default_factory=dict)
     golden: Mapping[str, Any] = field(default_factory=dict)
+    upstream: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     origin: str = "vtbench"
 
@@ -133,12 +156,25 @@ class Card:
 
     # ------------------------------------------------------------------------------------------- here
 
-    def locate(self, given: Path | str | None = None) -> dict[str, Path]:
+    def recipe(self) -> Recipe | None:
+        """How the authors' code is had, for systems that run through it."""
+        if not self.upstream:
+            return None
+        from vtbench.zoo.upstream.place import Recipe
+
+        return Recipe.from_table(self.upstream, self.name)
+
+    def files_for(self, params: Mapping[str, Any] | None = None) -> tuple[File, ...]:
+        """The files that the model with these parameters needs; a parameter that is not given has the card's default."""
+        chosen = {**self.defaults, **(params or {})}
+        return tuple(f.of(chosen) for f in self.files if all(chosen.get(k) == v for k, v in f.when.items()))
+
+    def locate(self, given: Path | str | None = None, params: Mapping[str, Any] | None = None) -> dict[str, Path]:
         """Where the model's files lie, by role.
 
-        given: what stood after ``--weights``: the only file, a folder that holds all, or (several roles) the first role's file with the others beside it. Raises
+        params: the model's, where its files depend on them. given: what stood after ``--weights``: the only file, a folder that holds all, or (several roles) the first role's file with the others beside it. Raises
         `MissingWeights` with the way to get them."""
-        files = self.files or (File(),)
+        files = self.files_for(params) or (File(),)
         if given is not None:
             return _given(Path(given).expanduser(), files, self.name)
         found = {}
@@ -168,6 +204,12 @@ class Card:
             return self.missing or "no adapter yet"
         if isinstance(self.adapter, str) and not _module_there(self.adapter.partition(":")[0]):
             return self.missing or "its adapter is not part of this version"
+        if self.upstream:
+            from vtbench.zoo.upstream import place
+
+            recipe = self.recipe()
+            if recipe is not None and place.recorded(recipe.driver) is None:
+                return f"no environment: vtbench models setup {self.name}"
         absent = [p for p in self.packages if not _module_there(p)]
         if absent:
             return f"needs the package {', '.join(absent)}: pip install 'vtbench[{self.extra}]'"
@@ -175,7 +217,8 @@ class Card:
             try:
                 self.locate()
             except MissingWeights:
-                return f"no weights here ({', '.join(f.path or f.names[0] for f in self.files)})"
+                wanted = self.files_for()
+                return f"no weights here ({', '.join(f.path or f.repository or f.names[0] for f in wanted)})"
         elif self.needs.startswith("--weights"):
             return f"give {self.needs}"
         elif self.route == "library" and self.hub and not weights.here(self.hub):
@@ -198,7 +241,9 @@ def _given(path: Path, files: tuple[File, ...], name: str) -> dict[str, Path]:
     for file in files:
         wanted = [Path(n) for n in file.wanted()]
         here = [root / w for w in wanted] + [root / w.name for w in wanted]
-        there = next((p for p in here if p.is_file()), None)
+        there = next((p for p in here if (p.is_dir() if file.folder else p.is_file())), None)
+        if there is None and file.folder and len(files) == 1:
+            there = root
         if there is None:
             lying = sorted(p for p in root.iterdir() if p.suffix in (".safetensors", ".pth", ".pt", ".bin", ".ckpt"))
             if len(files) == 1 and len(lying) == 1:

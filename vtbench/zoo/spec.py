@@ -14,7 +14,7 @@ from typing import Any
 
 from vtbench.errors import UnknownName, UsageError
 
-FRAME = ("card", "weights", "state_key", "allow_code", "budget", "at")
+FRAME = ("card", "weights", "state_key", "allow_code", "budget", "at", "upstream")
 _PAIR = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
 
 
