@@ -122,6 +122,15 @@ def test_every_pixel_head_is_batch_independent_and_perfect_on_equal_images(pair)
     assert (same["ssim"] == 1).all() and (same["ms_ssim"] == 1).all()
 
 
+def test_heads_together_in_pieces_are_the_heads_apart(pair):
+    a, b = (torch.cat([t, t.flip(0)]) for t in pair)
+    together = run(["ssim", "ms_ssim", "mse"], a, b)
+    assert (together["ssim"] == run(["ssim"], a, b)["ssim"]).all()
+    assert (together["ms_ssim"] == run(["ms_ssim"], a, b)["ms_ssim"]).all()
+    np.testing.assert_allclose(together["mse"], ((a - b).double() ** 2).mean((1, 2, 3)), rtol=1e-6)
+    assert all(len(v) == 6 for v in together.values())
+
+
 @pytest.mark.parametrize("border", ["reflect", "valid"])
 @pytest.mark.parametrize("level", [0.0, 1 / 255, 0.5, 1.0])
 def test_ssim_of_equal_nearly_flat_images_is_exactly_one(border, level):

@@ -18,7 +18,7 @@ import numpy as np
 from vtbench import weights
 from vtbench.api import Batch, Rows
 from vtbench.errors import BadWeights, UsageError
-from vtbench.extractors.precision import exact
+from vtbench.extractors.precision import exact, pieces
 
 if TYPE_CHECKING:
     import torch
@@ -156,7 +156,10 @@ class Inception:
 
         assert self._network is not None, "open() comes first"
         with exact(self._device):
-            x = self.prepared(batch.images.to(self._device)).contiguous(memory_format=torch.channels_last)
-            with torch.autocast(torch.device(self._device).type, torch.bfloat16, enabled=self.dtype == "bfloat16"):
-                found = dict(zip(HEADS, self._network(x)))
+            parts = []
+            for images in pieces(batch.images.to(self._device)):
+                x = self.prepared(images).contiguous(memory_format=torch.channels_last)
+                with torch.autocast(torch.device(self._device).type, torch.bfloat16, enabled=self.dtype == "bfloat16"):
+                    parts.append(self._network(x))
+            found = {head: torch.cat(made) for head, made in zip(HEADS, zip(*parts))}
         return {h: Rows(found[h].float().cpu().numpy().astype(np.float32)) for h in heads}

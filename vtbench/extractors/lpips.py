@@ -17,7 +17,7 @@ from vtbench import weights
 from vtbench.api import Batch, Rows
 from vtbench.errors import BadSample, BadWeights, MissingPackage, UsageError
 from vtbench.extractors.pinned import pinned
-from vtbench.extractors.precision import exact
+from vtbench.extractors.precision import exact, pieces
 
 if TYPE_CHECKING:
     import torch
@@ -214,6 +214,7 @@ class LPIPS:
 
     def __call__(self, batch: Batch, heads: Sequence[str]) -> Mapping[str, Rows]:
         """Measure a batch; raises `BadSample` for images of different sizes or too small for the trunk."""
+        import torch
 
         assert self._distance is not None, "open() comes first"
         images, reference = batch.images, batch.reference
@@ -225,5 +226,6 @@ class LPIPS:
         with exact(self._device):
             if self.range == "pm1":
                 images, reference = 2 * images - 1, 2 * reference - 1
-            value = self._distance(images.to(self._device), reference.to(self._device))
+            pairs = zip(pieces(images.to(self._device)), pieces(reference.to(self._device)))
+            value = torch.cat([self._distance(a, b) for a, b in pairs])
         return {"distance": Rows(value.double().cpu().numpy().astype(np.float64))}

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from vtbench.api import Batch, Rows
 from vtbench.errors import BadSample, UsageError
-from vtbench.extractors.precision import exact
+from vtbench.extractors.precision import exact, pieces
+
+if TYPE_CHECKING:
+    import torch
 
 HEADS = ("mse", "mae", "span", "ssim", "ms_ssim")
 _ARGS = {"window": "gaussian11", "border": "reflect", "range": 1.0, "offset": 0.0}
@@ -51,29 +54,35 @@ class Pixels:
 
     def __call__(self, batch: Batch, heads: Sequence[str]) -> Mapping[str, Rows]:
         """Measure a batch. Raises `BadSample` for a pair of different sizes and for sides too small for the window."""
-
-        from vtbench.extractors import ssim
-
         images, reference = batch.images, batch.reference
         if images.shape != reference.shape:
             got, wanted = (f"{t.shape[-1]} x {t.shape[-2]}" for t in (images, reference))
             raise BadSample(f"the image has {got} pixels and its ground truth {wanted}")
-        out: dict[str, Rows] = {}
         with exact(str(images.device)):
-            difference = (images - reference).flatten(1)
-            for head in heads:
-                if head == "mse":
-                    value = (difference.double() ** 2).mean(1)
-                elif head == "mae":
-                    value = difference.abs().double().mean(1)
-                elif head == "span":
-                    flat = reference.flatten(1)
-                    value = (flat.amax(1) - flat.amin(1)).double()
-                elif head == "ssim":
-                    value = ssim.ssim(images, reference, **self._similarity)  # type: ignore[arg-type]
-                elif head == "ms_ssim":
-                    value = ssim.ms_ssim(images, reference, **self._similarity)  # type: ignore[arg-type]
-                else:
-                    raise UsageError(f"the extractor pixels has no head '{head}'", f"Known: {', '.join(HEADS)}")
-                out[head] = Rows(value.cpu().numpy().astype(np.float64))
+            parts = [self._measured(a, b, heads) for a, b in zip(pieces(images), pieces(reference))]
+        return {h: Rows(np.concatenate([p[h] for p in parts]).astype(np.float64)) for h in heads}
+
+    def _measured(self, images: torch.Tensor, reference: torch.Tensor, heads: Sequence[str]) -> dict[str, np.ndarray]:
+        from vtbench.extractors import ssim
+
+        out: dict[str, np.ndarray] = {}
+        if {"ssim", "ms_ssim"} <= set(heads):
+            pair = ssim.both(images, reference, **self._similarity)  # type: ignore[arg-type]
+            out = {name: value.cpu().numpy() for name, value in zip(("ssim", "ms_ssim"), pair)}
+        difference = (images - reference).flatten(1)
+        for head in (h for h in heads if h not in out):
+            if head == "mse":
+                value = (difference.double() ** 2).mean(1)
+            elif head == "mae":
+                value = difference.abs().double().mean(1)
+            elif head == "span":
+                flat = reference.flatten(1)
+                value = (flat.amax(1) - flat.amin(1)).double()
+            elif head == "ssim":
+                value = ssim.ssim(images, reference, **self._similarity)  # type: ignore[arg-type]
+            elif head == "ms_ssim":
+                value = ssim.ms_ssim(images, reference, **self._similarity)  # type: ignore[arg-type]
+            else:
+                raise UsageError(f"the extractor pixels has no head '{head}'", f"Known: {', '.join(HEADS)}")
+            out[head] = value.cpu().numpy()
         return out

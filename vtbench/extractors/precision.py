@@ -1,9 +1,22 @@
-"""The arithmetic of metric networks: float32 means float32, also on a GPU."""
+"""The arithmetic of metric networks: float32 means float32, also on a GPU; and no more images at once than a CPU likes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+CPU_PIECE = 4
+"""Images at once on a CPU: the maps of more leave the cache, and the allocator gives them back to the system after every layer, which costs
+a sixth of the time."""
+
+
+def pieces(images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """A batch as the parts that one forward takes: all of it on a GPU, `CPU_PIECE` images on a CPU. No extractor's value depends on it."""
+    return images.split(CPU_PIECE) if images.device.type == "cpu" else (images,)
 
 
 @contextmanager

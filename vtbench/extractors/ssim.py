@@ -133,6 +133,19 @@ def ms_ssim(
     Negative contrast factors count as zero. The contrast factor is averaged over whole windows in every variant; the last scale's SSIM
     over all pixels under `reflect` (torchmetrics). With `valid`, scale and channel means multiply per channel (pytorch_msssim).
     """
+    return both(images, reference, win=win, border=border, span=span, offset=offset)[1]
+
+
+def both(
+    images: torch.Tensor,
+    reference: torch.Tensor,
+    *,
+    win: str = "gaussian11",
+    border: str = "reflect",
+    span: float | str = 1.0,
+    offset: float = 0.0,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`ssim` and `ms_ssim` of the same pairs, whose finest scale is computed once."""
     kernel = window(win)
     radius = kernel.weights.numel() // 2
     sides = min(images.shape[-2:])
@@ -145,10 +158,12 @@ def ms_ssim(
             odd = [s % 2 for s in images.shape[-2:]] if border == "valid" else [0, 0]
             images, reference = (F.avg_pool2d(t, 2, padding=odd) for t in (images, reference))
         whole, contrast = _maps(images, reference, kernel, limits, offset, border)
+        if not scale:
+            finest = whole.flatten(1).double().mean(1)
         if scale == len(WEIGHTS) - 1:
             contrast = whole
         elif border == "reflect":
             contrast = contrast[..., radius:-radius, radius:-radius]
         dims = (2, 3) if border == "valid" else (1, 2, 3)
         total = total * contrast.double().mean(dims).clamp_min(0) ** weight
-    return total.mean(1) if border == "valid" else total
+    return finest, total.mean(1) if border == "valid" else total
