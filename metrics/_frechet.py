@@ -16,6 +16,7 @@ Cost in float64 on one core for d = 2048: about 2 s a distance; 20 leave-one-out
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,8 @@ from vtbench.errors import BadData
 
 _EPS = float(np.finfo(np.float64).eps)
 _SLAB = 4096
+_STREAMED = 1 << 29
+"""Values of a sample from which on its groups' sums are kept (2 d^2 numbers a group), so that the features are read once."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,8 @@ class Sample:
     """Features ``[n, d]`` with the jackknife group of each row; gives the Gaussian of any of its parts.
 
     With more than d rows it works from sums of outer products, float64, about a pilot mean; a group's own are taken off for its
-    leave-one-out value, so that 20 of them cost one more pass over the features and not 20."""
+    leave-one-out value, so that 20 of them cost one more pass over the features and not 20. Of a very large sample, which may lie in a file, all
+    groups' sums come from one pass in order."""
 
     rows: np.ndarray
     group: np.ndarray
@@ -116,6 +120,8 @@ class Sample:
         self.n, self.d = self.rows.shape
         self._shift = self.rows[:_SLAB].mean(0, dtype=np.float64) if self.n else np.zeros(self.d)
         self._total: tuple[np.ndarray, np.ndarray] | None = None
+        self._streamed = self.n * self.d >= _STREAMED and self.n > 2 * self.d
+        self._of_group: list[tuple[int, np.ndarray, np.ndarray]] | None = None
 
     def _sums(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Sum and sum of outer products about the shift."""
@@ -125,6 +131,30 @@ class Sample:
             first += slab.sum(0)
             second += slab.T @ slab
         return first, second
+
+    def _groups(self) -> list[tuple[int, np.ndarray, np.ndarray]]:
+        """Of every group: its rows, their sum and sum of outer products about the shift."""
+        if self._of_group is None:
+            count = int(self.group.max()) + 1
+            sizes = np.bincount(self.group, minlength=count)
+            first, second = np.zeros((count, self.d)), np.zeros((count, self.d, self.d))
+            for start in range(0, self.n, 4 * _SLAB):
+                slab = self.rows[start : start + 4 * _SLAB].astype(np.float64) - self._shift
+                of = self.group[start : start + 4 * _SLAB]
+                for g in np.unique(of):
+                    mine = slab[of == g]
+                    first[g] += mine.sum(0)
+                    second[g] += mine.T @ mine
+            self._of_group = [(int(sizes[g]), first[g], second[g]) for g in range(count)]
+        return self._of_group
+
+    def _pooled(self, groups: Iterable[int]) -> Gaussian:
+        """Of the rows of some groups, from their sums."""
+        n, first, second = 0, np.zeros(self.d), np.zeros((self.d, self.d))
+        for g in groups:
+            size, one, two = self._groups()[g]
+            n, first, second = n + size, first + one, second + two
+        return self._gaussian(n, first, second)
 
     def _gaussian(self, n: int, first: np.ndarray, second: np.ndarray) -> Gaussian:
         mean = first / n
@@ -139,10 +169,15 @@ class Sample:
         """Of all rows."""
         if self.n - 1 < self.d:
             return of_rows(self.rows)
+        if self._streamed:
+            return self._pooled(range(len(self._groups())))
         return self._gaussian(self.n, *self._whole())
 
-    def only(self, chosen: np.ndarray) -> Gaussian:
-        """Of the rows that a mask chooses."""
+    def parity(self, odd: bool) -> Gaussian:
+        """Of the rows in groups of odd, or of even, number."""
+        chosen = (self.group % 2 == 1) == odd
+        if self._streamed and int(chosen.sum()) - 1 >= self.d:
+            return self._pooled(range(int(odd), len(self._groups()), 2))
         rows = self.rows[chosen]
         return of_rows(rows) if len(rows) - 1 < self.d else self._gaussian(len(rows), *self._sums(rows))
 
@@ -152,6 +187,8 @@ class Sample:
         left = self.n - int(out.sum())
         if left - 1 < self.d:
             return of_rows(self.rows[~out])
+        if self._streamed:
+            return self._pooled(g for g in range(len(self._groups())) if g != group)
         whole, part = self._whole(), self._sums(self.rows[out])
         return self._gaussian(left, whole[0] - part[0], whole[1] - part[1])
 
@@ -183,4 +220,4 @@ def split_half(sample: Sample) -> float | None:
     even = sample.group % 2 == 0
     if min(int(even.sum()), int((~even).sum())) < 2:
         return None
-    return distance(sample.only(even), sample.only(~even), exact=False)
+    return distance(sample.parity(False), sample.parity(True), exact=False)

@@ -137,6 +137,19 @@ def test_leave_one_out_values_are_those_of_the_smaller_samples(n):
     assert one[2] == pytest.approx(fr.distance(sample(x[np.arange(n) % 6 != 2]).gaussian(), fixed), rel=1e-6)
 
 
+def test_a_streamed_sample_gives_the_same_values(monkeypatch):
+    rng = np.random.default_rng(3)
+    x, y = features(700, 12, rng), features(650, 12, rng, 0.2)
+    whole = [fr.distance(sample(x).gaussian(), sample(y).gaussian()), fr.split_half(sample(y))]
+    left = fr.leave_one_out(sample(x), sample(y))
+    monkeypatch.setattr(fr, "_STREAMED", 1)
+    monkeypatch.setattr(fr, "_SLAB", 32)
+    assert sample(x)._streamed
+    assert fr.distance(sample(x).gaussian(), sample(y).gaussian()) == pytest.approx(whole[0], rel=1e-10)
+    assert fr.split_half(sample(y)) == pytest.approx(whole[1], rel=1e-10)
+    np.testing.assert_allclose(fr.leave_one_out(sample(x), sample(y)), left, rtol=1e-7)
+
+
 def test_bad_statistics_are_refused():
     good = np.eye(3)
     with pytest.raises(BadData, match="indefinite"):

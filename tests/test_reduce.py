@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from vtbench.reduce import _instances, _join
+from vtbench.reduce import _join
+from vtbench.samples import instances
 
 
 def test_slices_join() -> None:
@@ -15,4 +16,4 @@ def test_slices_join() -> None:
 
 
 def test_instances_number_the_rows_of_an_image() -> None:
-    assert _instances(np.array([0, 0, 2, 2, 2, 5])).tolist() == [0, 1, 0, 1, 2, 0]
+    assert instances(np.array([0, 0, 2, 2, 2, 5])).tolist() == [0, 1, 0, 1, 2, 0]

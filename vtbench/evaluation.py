@@ -17,7 +17,8 @@ from vtbench.alarms import raised
 from vtbench.api import Extractor, Tokenizer
 from vtbench.atomic import held
 from vtbench.data import Dataset, choose, open_dataset
-from vtbench.engine.chunks import cut
+from vtbench.distribute import apart, fill_apart, named
+from vtbench.engine.chunks import Chunk, cut
 from vtbench.engine.run import fill, fill_model
 from vtbench.engine.store import Store
 from vtbench.errors import BadSample, UsageError, VtbenchError
@@ -114,6 +115,7 @@ class Evaluator:
         self._extractors: dict[Any, tuple[Extractor, Mapping[str, str]]] = {}
         self._opened_networks: set[int] = set()
         self._controls: dict[str, Tokenizer] = {}
+        self._apart = apart(self.options)
 
     def __call__(self, model: Tokenizer | str, *, step: int | None = None, command: str | None = None) -> Result:
         """Measure one model under every suite, its controls beside it.
@@ -145,11 +147,12 @@ class Evaluator:
             spec,
             weights=weights,
             state_key=o.state_key,
-            device=o.resolved_device(),
+            device="cpu" if self._apart else o.resolved_device(),
             dtype=o.dtype,
             allow_code=o.allow_code,
             upstream=o.upstream,
         )
+        model.named = named(spec, weights, o)  # type: ignore[attr-defined]
         for note in zoo.notes(model):
             self.talk.say(f"{spec}: {note}")
         return model
@@ -215,12 +218,12 @@ class Evaluator:
         device = o.resolved_device()
         keep = self._keep(plan, dataset, identity)
         bench = Bench(
-            model.to(device, o.dtype),
+            model if self._apart else model.to(device, o.dtype),
             plan,
             seed=o.seed,
             batch_size=o.resolved_batch(device),
             device=device,
-            workers=o.workers,
+            workers=o.resolved_loaders(),
             keep=keep,
             strict=o.strict,
         )
@@ -261,7 +264,13 @@ class Evaluator:
             alarms=alarms,
             stages=dict(sorted(bench.stages.items())),
             environment=environment(
-                device, o.dtype, bench.batch_size, o.seed, backed_off=bench.backed_off, chunks_measured=worked
+                device,
+                o.dtype,
+                bench.batch_size,
+                o.seed,
+                backed_off=bench.backed_off,
+                chunks_measured=worked,
+                **({"chunks_by_worker": dict(bench.by)} if bench.by else {}),
             ),
             weights=plan.weights,
         )
@@ -292,13 +301,34 @@ class Evaluator:
         def measure() -> None:
             nonlocal worked
             mine = group.share(chunks[o.chunk_range() or slice(None)])
+            costs = chunks[0] if group.first and chunks and o.chunks is None else None
             with self.talk.task(title, sum(len(c.samples) for c in mine)) as task:
-                worked = fill(plan, mine, store, bench, fresh=o.fresh, advance=lambda n, _: task.advance(n))
-            if group.first and chunks and o.chunks is None:
-                fill_model(plan, chunks[0], store, bench, fresh=o.fresh)
+                worked = self._fill(model, plan, mine, store, bench, task, costs)
 
         group.together(measure)
-        return Reducer(plan, store, chunks, facts=_facts(model), limited=o.limit is not None), worked
+        return Reducer(plan, store, chunks, facts=_facts(model), limited=o.limit is not None, lost=bench.lost), worked
+
+    def _fill(
+        self,
+        model: Tokenizer,
+        plan: Plan,
+        chunks: Sequence[Chunk],
+        store: Store,
+        bench: Bench,
+        task: Silent,
+        costs: Chunk | None = None,
+    ) -> int:
+        """Measure what the store lacks, here or by workers; how many chunks needed work. costs: on whose inputs the model itself is measured."""
+        o = self.options
+        if self._apart:
+            done = fill_apart(model, plan, chunks, store, bench, o, self.talk, advance=task.advance, costs=costs)
+            bench.lost |= done.lost
+            bench.by.update(done.by)
+            return done.worked
+        worked = fill(plan, chunks, store, bench, fresh=o.fresh, advance=lambda n, _: task.advance(n))
+        if costs is not None:
+            fill_model(plan, costs, store, bench, fresh=o.fresh)
+        return worked
 
     def _moving(self) -> dict[str, Any]:
         """The options that are part of a run's id."""

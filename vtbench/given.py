@@ -24,11 +24,12 @@ def _no_tokens(size: int, extra: Any) -> Tokens:
 
 
 class GivenPairs(Tokenizer):
-    """Images of any container, paired with the ground truth by their ids; they stand on the prepared input's canvas already.
+    """Images of any container (`travels`: they can be sent to workers), paired with the ground truth by their ids; they stand on the prepared input's canvas already.
 
     A folder may hold ``tokens.npz`` (see `vtbench.zoo.precomputed`)."""
 
     capabilities = Capabilities()
+    travels = True
 
     def __init__(self, dataset: Dataset, name: str, where: str) -> None:
         self.name, self.revision, self.params = name, dataset.revision, {}
@@ -86,6 +87,7 @@ class GivenSet(Tokenizer):
     """Images that have no partner: the run's inputs are the images themselves, prepared like the reference, and come back as they are."""
 
     capabilities = Capabilities()
+    travels = True
 
     def __init__(self, name: str, revision: str) -> None:
         self.name, self.revision, self.params = name, revision, {}

@@ -46,6 +46,10 @@ class _Memory:
     def get(self, station: str, chunk: str) -> Measured | None:
         return self.measured.get((station, chunk))
 
+    def failed(self, station: str, chunk: str) -> Mapping[int, str] | None:
+        measured = self.measured.get((station, chunk))
+        return None if measured is None else measured.failed
+
 
 def protocol_of(metric: str) -> str:
     """The protocol under which the reconstruction suites recommend a metric."""

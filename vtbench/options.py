@@ -16,7 +16,9 @@ class Options:
 
     data: folder, tar, shards, ``hf:``, parquet or ``.npz``. out: the results folder. protocol: protocols to add. resolution: pixels
     (None: the suite's). tokens: budgets of prefix models. subset: a named subset (``5k``), balanced over labels, by hash of the id.
-    limit: the first n samples (its rows are `limited`: never ranked). device: ``cpu``, ``cuda:0`` (None: a GPU if there is one).
+    limit: the first n samples (its rows are `limited`: never ranked). device: ``cpu``, ``cuda:0`` (None: a GPU if there is one); several
+    (``cuda:0,cuda:1``, ``all``) have one process each. workers: how many processes measure (None: one a device; more are dealt over the
+    devices in turn). engine: `local`, or `ray` (a cluster). loaders: threads that decode and prepare images, in each worker (None: by the cores).
     chunks: ``A:B`` measures these chunks only and writes no record (array jobs); the same without it reduces.
     upstream: a checkout of the authors' code, for models that run through it.
     batch_size: None chooses 16 on a CPU and 64 on a GPU, so that equal commands have equal batches.
@@ -32,9 +34,11 @@ class Options:
     metadata: str | None = None
     slice_by: tuple[str, ...] = ()
     device: str | None = None
+    engine: Literal["local", "ray"] = "local"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     batch_size: int | None = None
-    workers: int = 2
+    workers: int | None = None
+    loaders: int | None = None
     seed: int = 0
     keep_images: Literal["none", "sample", "all"] = "none"
     grid: str | None = None
@@ -54,6 +58,12 @@ class Options:
             raise UsageError(f"--limit {self.limit}: at least 1")
         if self.batch_size is not None and self.batch_size < 1:
             raise UsageError(f"--batch-size {self.batch_size}: at least 1")
+        for name in ("workers", "loaders"):
+            count = getattr(self, name)
+            if count is not None and count < 1:
+                raise UsageError(f"--{name} {count}: at least 1")
+        if self.engine not in ("local", "ray"):
+            raise UsageError(f"--engine {self.engine}: local or ray")
         if self.dtype not in ("float32", "bfloat16", "float16"):
             raise UsageError(f"--dtype {self.dtype}: float32, bfloat16 or float16")
         if self.keep_images not in ("none", "sample", "all"):
@@ -83,19 +93,43 @@ class Options:
                 given[name] = tuple(value) if isinstance(value, list) else (() if value is None else (value,))
         return cls(**given)
 
-    def resolved_device(self) -> str:
-        """The device, chosen when none was named."""
+    def devices(self) -> tuple[str, ...]:
+        """The devices, chosen when none was named. Raises `UsageError` for one that is not there."""
         import torch
 
-        if self.device:
+        gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if not self.device:
+            return (f"cuda:{torch.cuda.current_device()}",) if gpus else ("cpu",)
+        if self.device == "all":
+            return tuple(f"cuda:{i}" for i in range(gpus)) or ("cpu",)
+        names = tuple(part.strip() for part in self.device.split(",") if part.strip())
+        for name in names:
             try:
-                kind = torch.device(self.device).type
+                device = torch.device(name)
             except RuntimeError as error:
-                raise UsageError(f"--device {self.device}: not a device", "Give cpu or cuda:0") from error
-            if kind == "cuda" and not torch.cuda.is_available():
-                raise UsageError(f"--device {self.device}: torch sees no GPU here", "Give --device cpu")
-            return self.device
-        return f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
+                raise UsageError(f"--device {name}: not a device", "Give cpu, cuda:0, cuda:0,cuda:1 or all") from error
+            if device.type == "cuda" and self.engine == "local":
+                if not gpus:
+                    raise UsageError(f"--device {name}: torch sees no GPU here", "Give --device cpu")
+                if (device.index or 0) >= gpus:
+                    raise UsageError(f"--device {name}: there are {gpus} GPUs here", "Give --device all")
+        if not names:
+            raise UsageError(f"--device {self.device}: no device", "Give cpu, cuda:0, cuda:0,cuda:1 or all")
+        return names
+
+    def resolved_device(self) -> str:
+        """The first device."""
+        return self.devices()[0]
+
+    def slots(self) -> tuple[str, ...]:
+        """The device of every local worker."""
+        devices = self.devices()
+        return tuple(devices[i % len(devices)] for i in range(self.workers or len(devices)))
+
+    def resolved_loaders(self) -> int:
+        """Threads that load images, in each worker: two at least, eight at most, by this machine's cores."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return self.loaders or max(2, min(8, cores // len(self.slots())))
 
     def resolved_batch(self, device: str) -> int:
         """The batch size, chosen when none was given."""

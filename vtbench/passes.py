@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -95,6 +95,8 @@ class Bench:
     stages: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     forwards: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     backed_off: bool = False
+    lost: dict[str, str] = field(default_factory=dict)
+    by: Counter[str] = field(default_factory=Counter)
     _open: set[int] = field(default_factory=set)
 
     @contextmanager

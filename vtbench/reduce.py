@@ -12,11 +12,13 @@ from threadpoolctl import threadpool_limits
 
 from vtbench.api import Measurements, Value
 from vtbench.engine.chunks import Chunk, groups_of
-from vtbench.engine.run import MODEL_CHUNK, StoredColumn
+from vtbench.engine.columns import StoredColumn
+from vtbench.engine.run import MODEL_CHUNK
 from vtbench.engine.store import Reads
 from vtbench.intervals import bootstrap_mean, jackknife
 from vtbench.plan import Cell, Plan, Station
 from vtbench.record import Failure, Row, worst
+from vtbench.samples import instances
 
 
 @dataclass
@@ -83,36 +85,51 @@ class _ModelColumn:
 
 
 class Reducer:
-    """Reads one run's columns from the store, restricted to the samples that nothing failed on."""
+    """Reads one run's columns from the store, restricted to the samples that nothing failed on.
+
+    lost: chunks that could not be measured (key -> why): all their samples have failed."""
 
     def __init__(
-        self, plan: Plan, store: Reads, chunks: Sequence[Chunk], *, facts: Mapping[str, Any], limited: bool = False
+        self,
+        plan: Plan,
+        store: Reads,
+        chunks: Sequence[Chunk],
+        *,
+        facts: Mapping[str, Any],
+        limited: bool = False,
+        lost: Mapping[str, str] | None = None,
     ) -> None:
+        self.lost = dict(lost or {})
         self.plan, self.store, self.chunks, self.limited = plan, store, list(chunks), limited
         self.facts = dict(facts)
         self.samples = [s for c in self.chunks for s in c.samples]
         self.failures = self._failures()
-        lost = {f.id for f in self.failures}
+        failed = {f.id for f in self.failures}
         self.alive = np.full(len(self.samples), -1, np.int64)
-        kept = [i for i, s in enumerate(self.samples) if s.id not in lost]
+        kept = [i for i, s in enumerate(self.samples) if s.id not in failed]
         self.alive[kept] = np.arange(len(kept))
         self.kept = [self.samples[i] for i in kept]
         self.table = _table(self.kept)
         self._columns: dict[tuple[Station, str], Any] = {}
+        self._grouped: dict[int, np.ndarray] = {}
 
     def chunks_of(self, station: Station) -> Sequence[Chunk]:
         """The chunks that a station is measured on: all of them, where every sample is both encoded and ground truth."""
         return self.chunks
 
+    def _there(self, station: Station) -> Sequence[Chunk]:
+        return [c for c in self.chunks_of(station) if c.key not in self.lost]
+
     def _failures(self) -> list[Failure]:
-        reasons: dict[str, tuple[str, str]] = {}
+        reasons: dict[str, tuple[str, str]] = {
+            s.id: ("worker", self.lost[c.key]) for c in self.chunks if c.key in self.lost for s in c.samples
+        }
         for station in self.plan.stations:
             if self.plan.extractor(station).takes == "model":
                 continue
             stage = "model" if station.at.model() else "load"
-            for chunk in self.chunks_of(station):
-                measured = self.store.get(self.plan.keys[station], chunk.key)
-                for position, reason in (measured.failed if measured else {}).items():
+            for chunk in self._there(station):
+                for position, reason in (self.store.failed(self.plan.keys[station], chunk.key) or {}).items():
                     name = chunk.samples[position].id
                     if name not in reasons or stage == "load":
                         reasons[name] = (stage, reason)
@@ -129,7 +146,14 @@ class Reducer:
                     raise KeyError(f"{head} of the model is not measured")
                 self._columns[key] = _ModelColumn(measured.heads[head][0])
             else:
-                self._columns[key] = StoredColumn(self.store, where, head, self.chunks_of(station), self.alive)
+                self._columns[key] = StoredColumn(
+                    self.store,
+                    where,
+                    head,
+                    self._there(station),
+                    self.alive,
+                    spill=getattr(self.store, "spill", None),
+                )
         return self._columns[key]
 
     def reduce(self) -> Reduced:
@@ -160,7 +184,7 @@ class Reducer:
             kept = np.arange(len(self.kept)) if index is None else np.flatnonzero(index >= 0)
             table = {name: values[kept] for name, values in self.table.items()}
             count = min(cell.metric.groups, max(1, len(self.kept)))
-            groups = np.array(groups_of([s.id for s in self.kept], count))[kept]
+            groups = self._groups(count)[kept]
             context = {**self.facts, "resolution": cell.resolution, "budget": cell.budget, "n": len(kept)}
             measurements = Measurements(part, table, groups, context)
             with threadpool_limits(1):
@@ -169,17 +193,24 @@ class Reducer:
                 if outer == "all" or value.status != "skipped":  # a set without words has no row for words
                     yield self._row(base, cell, value, outer, table)
 
+    def _groups(self, count: int) -> np.ndarray:
+        """The jackknife group of every kept sample; one sort serves all metrics."""
+        if count not in self._grouped:
+            self._grouped[count] = np.array(groups_of([s.id for s in self.kept], count))
+        return self._grouped[count]
+
     def _slices(self, facts: Sequence[str]) -> Iterator[tuple[str, np.ndarray | None]]:
         yield "all", None
         for fact in facts:
             if fact not in self.table:
                 continue
-            column = self.table[fact]
-            for name in sorted({str(v) for v in column} - {""}):
-                chosen = np.array([str(v) == name for v in column])
-                index = np.full(len(column), -1, np.int64)
-                index[chosen] = np.arange(int(chosen.sum()))
-                yield f"{fact}={name}", index
+            names, of = np.unique([str(v) for v in self.table[fact]], return_inverse=True)
+            members = np.split(np.argsort(of, kind="stable"), np.cumsum(np.bincount(of, minlength=len(names)))[:-1])
+            for name, chosen in zip(names.tolist(), members):
+                if name:
+                    index = np.full(len(of), -1, np.int64)
+                    index[chosen] = np.arange(len(chosen))
+                    yield f"{fact}={name}", index
 
     def _base(self, cell: Cell) -> Row:
         better = {"higher": True, "lower": False}.get(cell.metric.better)
@@ -245,7 +276,7 @@ class Reducer:
                 update[bound] = None if math.isnan(end) else end
         row = base.model_copy(update=update)
         if value.keep and outer == "all" and value.samples is not None and np.size(value.samples):
-            kept = SampleValues(row, table["id"][image], _instances(image), samples)
+            kept = SampleValues(row, table["id"][image], instances(image), samples)
         return row, kept
 
 
@@ -256,16 +287,6 @@ def _join(outer: str, inner: str) -> str:
     if inner in ("all", "mean"):
         return outer
     return f"{outer};{inner}" if "=" in inner else f"{outer};size={inner}"
-
-
-def _instances(image: np.ndarray) -> np.ndarray:
-    """The running number of each row within its image."""
-    out = np.zeros(len(image), np.int64)
-    seen: dict[int, int] = {}
-    for i, which in enumerate(image.tolist()):
-        out[i] = seen.get(which, 0)
-        seen[which] = out[i] + 1
-    return out
 
 
 def _table(samples: Sequence[Any]) -> dict[str, np.ndarray]:

@@ -19,8 +19,8 @@ from vtbench.api import INPUT, OUTPUT, Tokenizer
 from vtbench.data import Dataset, choose, open_dataset
 from vtbench.data.sample import Sample
 from vtbench.data.sources import FileSource
+from vtbench.distribute import apart
 from vtbench.engine.chunks import Chunk, cut
-from vtbench.engine.run import fill
 from vtbench.engine.store import Reads, Store
 from vtbench.errors import BadSample, UsageError
 from vtbench.evaluation import Evaluator, Opened
@@ -73,6 +73,7 @@ class Scorer(Evaluator):
         if pairing not in ("auto", "ids", "none"):
             raise UsageError(f"--pairing {pairing}: auto, ids or none")
         self._extractors, self._opened_networks, self._controls = {}, set(), {}
+        self._apart = apart(self.options)
         names = (suites,) if isinstance(suites, (str, Suite)) else tuple(suites)
         loaded = [n if isinstance(n, Suite) else load_suite(n, extra_protocols=self.options.protocol) for n in names]
         self.statistics = read_statistics(reference, reference_protocol)
@@ -276,7 +277,7 @@ class Scorer(Evaluator):
             if not part.stations or not chunks:
                 continue
             with self.talk.task(title, sum(len(c.samples) for c in chunks)) as task:
-                worked += fill(part, chunks, store, bench, fresh=o.fresh, advance=lambda n, _: task.advance(n))
+                worked += self._fill(model, part, chunks, store, bench, task)
         facts: dict[str, Any] = {"model": self.name}
         if self.statistics:
             facts["reference_statistics"] = self.statistics.moments
@@ -291,6 +292,7 @@ class Scorer(Evaluator):
             named(truth, "reference", count),
             facts=facts,
             limited=o.limit is not None,
+            lost=bench.lost,
         )
         return reducer, worked
 
@@ -331,7 +333,12 @@ class Scorer(Evaluator):
         plan = only(plan, lambda s: s.at == INPUT and not s.extractor.startswith("alarms"))
         device = o.resolved_device()
         bench = Bench(
-            model, plan, batch_size=o.resolved_batch(device), device=device, workers=o.workers, strict=o.strict
+            model,
+            plan,
+            batch_size=o.resolved_batch(device),
+            device=device,
+            workers=o.resolved_loaders(),
+            strict=o.strict,
         )
         self._measure(model, plan, opened, bench, Store(o.store(), self.talk.warn))
 

@@ -128,3 +128,7 @@ class Saved:
         if station not in self.truth:
             return None
         return Measured({head: (rows, np.arange(len(rows))) for head, rows in self.features.items()})
+
+    def failed(self, station: str, chunk: str) -> Mapping[int, str] | None:
+        """A chunk's failures; saved features have none."""
+        return {} if chunk == self.CHUNK else self.store.failed(station, chunk)

@@ -68,7 +68,9 @@ def reconstruct(
         help="Which state of a checkpoint: auto (an EMA where there is one), ema, model, both (two rows).",
     ),
     device: str | None = typer.Option(
-        None, envvar="VTBENCH_DEVICE", help="cpu, cuda:0 (default: a GPU if there is one)."
+        None,
+        envvar="VTBENCH_DEVICE",
+        help="cpu, cuda:0 (default: a GPU if there is one); all or cuda:0,cuda:1: one process a device.",
     ),
     dtype: str = typer.Option(
         "float32", envvar="VTBENCH_DTYPE", help="The model's precision: float32, bfloat16, float16."
@@ -76,7 +78,19 @@ def reconstruct(
     batch_size: int | None = typer.Option(
         None, envvar="VTBENCH_BATCH_SIZE", help="Images per batch (default: 16 on a CPU, 64 on a GPU)."
     ),
-    workers: int = typer.Option(2, envvar="VTBENCH_WORKERS", help="Threads that decode images; moves no value."),
+    workers: int | None = typer.Option(
+        None,
+        envvar="VTBENCH_WORKERS",
+        help="Processes that measure (default: one a device; with ray, one a GPU of the cluster); moves no value.",
+    ),
+    engine: str = typer.Option(
+        "local", envvar="VTBENCH_ENGINE", help="Where the workers are: local, ray (a cluster; RAY_ADDRESS says which)."
+    ),
+    loaders: int | None = typer.Option(
+        None,
+        envvar="VTBENCH_LOADERS",
+        help="Threads that decode and prepare images, in each worker (default: by the cores); moves no value.",
+    ),
     seed: int = typer.Option(0, envvar="VTBENCH_SEED", help="Seed of whatever a model samples."),
     keep_images: str = typer.Option(
         "none", envvar="VTBENCH_KEEP_IMAGES", help="Keep reconstructions as PNG: none, sample, all."
@@ -144,6 +158,8 @@ def reconstruct(
         dtype=dtype,
         batch_size=batch_size,
         workers=workers,
+        engine=engine,
+        loaders=loaders,
         seed=seed,
         keep_images=keep_images,
         grid=grid,

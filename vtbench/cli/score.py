@@ -53,12 +53,26 @@ def score(
         [], envvar="VTBENCH_SLICE_BY", help="Slice every metric by a column of the metadata. Repeatable."
     ),
     device: str | None = typer.Option(
-        None, envvar="VTBENCH_DEVICE", help="cpu, cuda:0 (default: a GPU if there is one)."
+        None,
+        envvar="VTBENCH_DEVICE",
+        help="cpu, cuda:0 (default: a GPU if there is one); all or cuda:0,cuda:1: one process a device.",
     ),
     batch_size: int | None = typer.Option(
         None, envvar="VTBENCH_BATCH_SIZE", help="Images per batch (default: 16 on a CPU, 64 on a GPU)."
     ),
-    workers: int = typer.Option(2, envvar="VTBENCH_WORKERS", help="Threads that decode images; moves no value."),
+    workers: int | None = typer.Option(
+        None,
+        envvar="VTBENCH_WORKERS",
+        help="Processes that measure (default: one a device; with ray, one a GPU of the cluster); moves no value.",
+    ),
+    engine: str = typer.Option(
+        "local", envvar="VTBENCH_ENGINE", help="Where the workers are: local, ray (a cluster; RAY_ADDRESS says which)."
+    ),
+    loaders: int | None = typer.Option(
+        None,
+        envvar="VTBENCH_LOADERS",
+        help="Threads that decode and prepare images, in each worker (default: by the cores); moves no value.",
+    ),
     strict: bool = typer.Option(
         False, "--strict", envvar="VTBENCH_STRICT", help="Stop at the first sample that fails."
     ),
@@ -100,6 +114,8 @@ def score(
         device=device,
         batch_size=batch_size,
         workers=workers,
+        engine=engine,
+        loaders=loaders,
         strict=strict,
         alarms=not no_alarms,
         fresh=fresh,

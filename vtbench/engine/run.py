@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-import numpy as np
-
 from vtbench.engine.chunks import Chunk
-from vtbench.engine.rows import stack
-from vtbench.engine.store import Measured, Reads, Store
+from vtbench.engine.store import Measured, Store
 from vtbench.plan import Plan, Station
 
 MODEL_CHUNK = "model"
@@ -40,6 +37,12 @@ def missing(plan: Plan, store: Store, chunk_key: str, *, model: bool) -> dict[St
     return out
 
 
+def describe(plan: Plan, store: Store) -> None:
+    """Write down what every station is."""
+    for station in plan.stations:
+        store.describe(plan.keys[station], plan.descriptions[station])
+
+
 def fill(
     plan: Plan,
     chunks: Sequence[Chunk],
@@ -52,21 +55,34 @@ def fill(
     """Measure whatever the store lacks. Returns how many chunks needed any work; a complete store needs none.
 
     advance: called after each chunk with its number of samples and whether it was measured now."""
-    for station in plan.stations:
-        store.describe(plan.keys[station], plan.descriptions[station])
+    describe(plan, store)
     worked = 0
     for chunk in chunks:
-        wanted = (
-            {s: set(h) for s, h in plan.stations.items() if plan.extractor(s).takes != "model"}
-            if fresh
-            else missing(plan, store, chunk.key, model=False)
-        )
-        if wanted or executor.wants(chunk):
-            worked += 1
-            for station, measured in executor.measure(chunk, wanted).items():
-                store.put(plan.keys[station], chunk.key, measured)
-        advance(len(chunk.samples), bool(wanted))
+        measured = fill_chunk(plan, chunk, store, executor, fresh=fresh)
+        worked += measured
+        advance(len(chunk.samples), measured)
     return worked
+
+
+def fill_chunk(plan: Plan, chunk: Chunk, store: Store, executor: Executor, *, fresh: bool = False) -> bool:
+    """Measure whatever the store lacks of one chunk; whether that was anything."""
+    wanted = _all(plan) if fresh else missing(plan, store, chunk.key, model=False)
+    if not wanted and not executor.wants(chunk):
+        return False
+    for station, measured in executor.measure(chunk, wanted).items():
+        store.put(plan.keys[station], chunk.key, measured)
+    return True
+
+
+def lacking(
+    plan: Plan, chunks: Sequence[Chunk], store: Store, executor: Executor, *, fresh: bool = False
+) -> list[Chunk]:
+    """The chunks that need any work; what is there is checked, and damage said."""
+    return [c for c in chunks if fresh or missing(plan, store, c.key, model=False) or executor.wants(c)]
+
+
+def _all(plan: Plan) -> dict[Station, set[str]]:
+    return {s: set(h) for s, h in plan.stations.items() if plan.extractor(s).takes != "model"}
 
 
 def fill_model(plan: Plan, chunk: Chunk, store: Store, executor: Executor, *, fresh: bool = False) -> None:
@@ -79,29 +95,3 @@ def fill_model(plan: Plan, chunk: Chunk, store: Store, executor: Executor, *, fr
     if wanted:
         for station, measured in executor.measure_model(wanted, chunk).items():
             store.put(plan.keys[station], MODEL_CHUNK, measured)
-
-
-class StoredColumn:
-    """One head of one station over all chunks, restricted to the samples that every column has.
-
-    alive: for every sample of the run its index among those kept, or -1."""
-
-    def __init__(self, store: Reads, key: str, head: str, chunks: Sequence[Chunk], alive: np.ndarray) -> None:
-        self._blocks: list[tuple[np.ndarray, np.ndarray]] = []
-        for chunk in chunks:
-            measured = store.get(key, chunk.key)
-            if measured is None or head not in measured.heads:
-                raise KeyError(f"{head} is not measured for chunk {chunk.index}")
-            values, image = measured.heads[head]
-            index = alive[chunk.start + image]
-            keep = index >= 0
-            self._blocks.append((index[keep], values[keep] if not keep.all() else values))
-        self.image = np.concatenate([b[0] for b in self._blocks]) if self._blocks else np.zeros(0, np.int64)
-
-    def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(image indices, values) chunk by chunk."""
-        yield from self._blocks
-
-    def array(self) -> np.ndarray:
-        """All values in sample order."""
-        return stack([values for _, values in self._blocks])

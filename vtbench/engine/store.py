@@ -25,6 +25,7 @@ from vtbench.errors import VtbenchError
 
 MAGIC = b"VTBM0001"
 SUFFIX = ".vtm"
+MAX_HEADER = 1 << 28
 
 
 class Damaged(Exception):
@@ -92,13 +93,33 @@ def _encode(measured: Measured) -> bytes:
     return MAGIC + len(text).to_bytes(8, "little") + text + payload
 
 
+def _header(path: Path, start: bytes, read: Callable[[int], bytes]) -> tuple[dict[str, Any], int]:
+    """The header of a file whose first 16 bytes are `start`, and its length; read: gives the next bytes."""
+    if start[:8] != MAGIC:
+        raise Damaged(f"{path} is not a measurement file")
+    length = int.from_bytes(start[8:16], "little")
+    if length > MAX_HEADER:
+        raise Damaged(f"{path} has a header of {length:,} bytes")
+    header = json.loads(read(length))
+    if not isinstance(header, dict):
+        raise Damaged(f"{path} has a header that is no table")
+    return header, length
+
+
+def _failed(path: Path) -> dict[int, str]:
+    """The failures that a file names, from its header alone."""
+    try:
+        with path.open("rb") as file:
+            header, _ = _header(path, file.read(16), file.read)
+        return {int(k): v for k, v in header["failed"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Damaged(f"{path} cannot be read: {error}") from error
+
+
 def _decode(path: Path) -> Measured:
     try:
         raw = path.read_bytes()
-        if raw[:8] != MAGIC:
-            raise Damaged(f"{path} is not a measurement file")
-        length = int.from_bytes(raw[8:16], "little")
-        header = json.loads(raw[16 : 16 + length])
+        header, length = _header(path, raw[:16], lambda count: raw[16 : 16 + count])
         payload = memoryview(raw)[16 + length :]
         if hashlib.sha256(payload).hexdigest() != header["sha256"]:
             raise Damaged(f"{path} fails its checksum")
@@ -118,7 +139,7 @@ def _decode(path: Path) -> Measured:
             header["environment"],
             bool(header.get("lost", False)),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Damaged(f"{path} cannot be read: {error}") from error
 
 
@@ -127,6 +148,10 @@ class Reads(Protocol):
 
     def get(self, station: str, chunk: str) -> Measured | None: ...
 
+    def failed(self, station: str, chunk: str) -> Mapping[int, str] | None:
+        """The failures of a chunk (position -> reason), without its values; None when it is not there."""
+        ...
+
 
 class Store:
     """Measurements by (station, chunk) under one folder, shared by all runs and models."""
@@ -134,6 +159,12 @@ class Store:
     def __init__(self, root: Path, say: Callable[[str], None] = lambda text: None) -> None:
         self.root = Path(root)
         self.say = say
+
+    @property
+    def spill(self) -> Path:
+        """Where the files of large columns may lie."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        return self.root
 
     def _path(self, station: str, chunk: str) -> Path:
         return self.root / station[:2] / station / f"{chunk}{SUFFIX}"
@@ -151,6 +182,16 @@ class Store:
             return None
         try:
             return _decode(path)
+        except Damaged as damage:
+            self.say(f"measured anew: {damage}")
+            path.unlink(missing_ok=True)
+            return None
+
+    def failed(self, station: str, chunk: str) -> Mapping[int, str] | None:
+        """The failures of a chunk, from the header alone: the values are neither read nor checked."""
+        path = self._path(station, chunk)
+        try:
+            return _failed(path) if path.is_file() else None
         except Damaged as damage:
             self.say(f"measured anew: {damage}")
             path.unlink(missing_ok=True)
