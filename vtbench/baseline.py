@@ -21,22 +21,22 @@ TOML (or JSON with the same keys)::
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vtbench import parse
 from vtbench.atomic import replace_file
 from vtbench.errors import UsageError, VtbenchError
 from vtbench.record import Record, Row, params_text, plain
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 VERSION = 1
 KEY = ("model", "params", "resolution", "tokens", "protocol", "metric", "slice")
+TOLERANCE = {"abs": float, "rel": float, "interval": bool, "ignore": bool}
+ROW = {
+    **dict.fromkeys(("model", "params", "protocol", "metric", "slice"), str), "resolution": (int, None), "tokens": (int, None)
+}  # fmt: skip
+NUMBERS = ("value", "ci_low", "ci_high", "tolerance")  # in JSON, those that are not finite are texts
 FACTS = ("value", "ci_low", "ci_high", "n", "higher_is_better", "status", "tolerance")
 
 
@@ -46,21 +46,24 @@ class BaselineError(VtbenchError):
 
 def load(path: Path) -> dict[str, Any]:
     """A baseline file. `BaselineError` says what is wrong with it."""
-    try:
-        text = path.read_text("utf-8")
-        found = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except FileNotFoundError as error:
-        raise BaselineError(f"no baseline {path}", "vtbench check --baseline FILE --update writes one") from error
-    except (OSError, ValueError) as error:
-        raise BaselineError(f"the baseline {path} cannot be read: {error}") from error
-    if not isinstance(found, dict) or found.get("version") != VERSION:
-        version = found.get("version") if isinstance(found, dict) else None
-        raise BaselineError(f"the baseline {path} has version {version}, not {VERSION}", "Write it anew with --update")
+    what = f"the baseline {path}"
+    if not path.is_file():
+        raise BaselineError(f"no baseline {path}", "vtbench check --baseline FILE --update writes one")
+    found = (parse.loads_json if path.suffix == ".json" else parse.toml)(path, BaselineError, what)
+    parse.expect(found, {"tolerances": dict, "rows": [dict], "suite": str}, what, BaselineError)
+    if found.get("version") != VERSION:
+        raise BaselineError(f"{what} has version {found.get('version')}, not {VERSION}", "Write it anew with --update")
+    for name, tolerance in found.get("tolerances", {}).items():
+        parse.expect(tolerance, TOLERANCE, f"{what}: the tolerance of {name}", BaselineError)
     for row in found.get("rows", []):
         lost = [k for k in ("model", "protocol", "metric") if k not in row]
         if lost:
-            raise BaselineError(f"the baseline {path} has a row without '{lost[0]}'")
-    return found
+            raise BaselineError(f"{what} has a row without '{lost[0]}'")
+        parse.expect(row, ROW, f"{what}: a row of {row['metric']}", BaselineError)
+        for key in NUMBERS:
+            if row.get(key) not in (None, "inf", "-inf", "nan") and not parse.fits(row[key], float):
+                raise BaselineError(f"{what}: '{key}' of {row['metric']} is no number: {row[key]!r:.60}")
+    return dict(found)
 
 
 def lines_of(records: Iterable[Record]) -> dict[tuple[Any, ...], Row]:

@@ -9,17 +9,17 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
-import json
 import pathlib
 import pickle
 import re
 import typing
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vtbench import parse
+from vtbench.damage import BROKEN, reason
 from vtbench.errors import BadWeights, MissingWeights
 
 if TYPE_CHECKING:
@@ -116,12 +116,14 @@ def read(path: Path, *, allow_code: bool = False, prefixes: Sequence[str] = ()) 
 def _safetensors(path: Path, prefixes: Sequence[str] = ()) -> dict[str, Any]:
     from safetensors import SafetensorError, safe_open
 
+    damage: tuple[type[Exception], ...] = (*BROKEN, SafetensorError)
     try:
         with safe_open(path, "pt") as opened:
             return {name: opened.get_tensor(name) for name in _under(opened.keys(), prefixes)}
-    except (SafetensorError, ValueError, OSError) as error:
+    except damage as error:
         raise BadWeights(
-            f"{path} is cut short or no safetensors file ({path.stat().st_size} bytes: {error})", "Fetch it again"
+            f"{path} is cut short or no safetensors file ({path.stat().st_size} bytes: {reason(error)})",
+            "Fetch it again",
         ) from error
 
 
@@ -134,16 +136,17 @@ def _under(names: Iterable[str], prefixes: Sequence[str]) -> list[str]:
 
 def _shards(index: Path, prefixes: Sequence[str]) -> dict[str, Any]:
     """The tensors of a sharded checkpoint; shards that hold none of those wanted are not opened, and need not be there."""
-    try:
-        table = json.loads(index.read_text("utf-8"))["weight_map"]
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise BadWeights(f"{index} is no index of a sharded checkpoint: {error}") from error
+    what = f"the index {index} of a sharded checkpoint"
+    found = parse.loads_json(index, BadWeights, what)
+    parse.expect(found, {"weight_map": dict}, what, BadWeights)
+    table = found.get("weight_map", {})
+    parse.expect(table, dict.fromkeys(table, str), what, BadWeights)
     wanted = set(_under(table, prefixes))
     out: dict[str, Any] = {}
     for name in sorted({table[n] for n in wanted}):
         shard = index.parent / Path(name).name
-        if not shard.is_file():
-            raise MissingWeights(f"the shard {shard} is not there", f"{index.name} names it: fetch it too")
+        if len(name) > 255 or not shard.is_file():
+            raise MissingWeights(f"the shard {str(shard)[:255]} is not there", f"{index.name} names it: fetch it too")
         found = _safetensors(shard, prefixes)
         out.update({n: t for n, t in found.items() if n in wanted})
     absent = sorted(wanted - out.keys())
@@ -166,16 +169,15 @@ def _torch(path: Path, head: bytes, allow_code: bool) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise _refused(path, str(error)) from error
-    except (RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError, IndexError, OSError) as error:
+    except (AttributeError, ImportError, TypeError) as error:
+        raise BadWeights(f"{path} cannot be unpickled: {reason(error)}") from error
+    except BROKEN as error:
         if "TorchScript" in str(error):
             raise BadWeights(f"{path} is a TorchScript program, not a state dict") from error
-        reason = " ".join(str(error).split(".")[0].split())
         raise BadWeights(
-            f"{path} is cut short or damaged ({path.stat().st_size} bytes: {reason or type(error).__name__})",
+            f"{path} is cut short or damaged ({path.stat().st_size} bytes: {reason(error).split('. ')[0]})",
             "Fetch it again and compare its sha256",
         ) from error
-    except (AttributeError, ImportError, TypeError) as error:
-        raise BadWeights(f"{path} cannot be unpickled: {error}") from error
 
 
 def _refused(path: Path, message: str) -> BadWeights:
@@ -187,8 +189,8 @@ def _refused(path: Path, message: str) -> BadWeights:
             f"{path} holds a {found.group(1)}, which may run code when it is opened: refused",
             f"If you trust the file, {FLAG} opens it; better, save its state dict as safetensors",
         )
-    reason = " ".join(message.split("Please file")[0].split())[:200]
-    return BadWeights(f"{path} is damaged or no torch checkpoint ({reason})", "Fetch it again")
+    said = " ".join(message.split("Please file")[0].split())[:200]
+    return BadWeights(f"{path} is damaged or no torch checkpoint ({said})", "Fetch it again")
 
 
 # -------------------------------------------------------------------------------------------------- state dicts

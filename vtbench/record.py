@@ -252,7 +252,7 @@ def read(path: Path) -> Record:
 def _why_not(path: Path, data: bytes, error: ValidationError) -> BadRecord:
     try:
         found = json.loads(data)
-    except ValueError as cause:
+    except (ValueError, RecursionError) as cause:
         return BadRecord(f"the record {path} is damaged: {cause}", "Delete it and run its command again")
     version = found.get("schema_version") if isinstance(found, dict) else None
     if not isinstance(found, dict) or "run_id" not in found:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from vtbench import registry
+from vtbench import npz, parse, registry
 from vtbench.atomic import replace_file
 from vtbench.errors import BadData, UsageError, VtbenchError
 from vtbench.suite import Protocol, protocol_names
@@ -25,6 +24,10 @@ from vtbench.suite import Protocol, protocol_names
 ARRAYS = {"pool3": ("mu", "sigma", 2048), "sfid": ("mu_s", "sigma_s", 2023)}
 FACTS = "vtbench"
 ROWS = "features_"
+FACT_KINDS: dict[str, parse.Kind] = {
+    "protocol": str, "protocol_digest": str, "network": dict, "resolution": (int, None), "n": int, "dataset": str,
+    "dataset_revision": str, "ids": str,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -76,22 +79,17 @@ def read_statistics(where: str, said: str | None = None) -> Statistics | None:
         if said not in (None, "images"):
             raise UsageError(f"--reference-protocol {said}: {where} is no .npz of statistics")
         return None
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            names = set(archive.files)
-            if not names & {"mu", "sigma"} or said == "images":
-                return None
-            wanted = [n for a, b, _ in ARRAYS.values() for n in (a, b) if n in names]
-            held = {name: archive[name] for name in wanted}
-            facts = json.loads(str(archive[FACTS])) if FACTS in names else {}
-            kept = {head: archive[ROWS + head] for head in ARRAYS if facts and ROWS + head in names}
-            of = tuple(str(i) for i in archive["ids"]) if kept else ()
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
-        raise BadData(f"{where} is no whole .npz: {error}", "Fetch it again") from error
-    except ValueError as error:
-        pickled = "pickled" in str(error) or "allow_pickle" in str(error)
-        why = "it holds pickled objects, which are never executed" if pickled else str(error)
-        raise BadData(f"{where} cannot be read: {why}", "Save mu and sigma as plain arrays") from error
+    names = set(npz.members(path))
+    if not names & {"mu", "sigma"} or said == "images":
+        return None
+    rows_of = {ROWS + head: head for head in ARRAYS} if FACTS in names else {}
+    held = npz.load(path, [*(n for a, b, _ in ARRAYS.values() for n in (a, b)), FACTS, *rows_of, "ids"])
+    facts = _facts(where, held.pop(FACTS)) if FACTS in names else {}
+    kept = {head: held.pop(name) for name, head in rows_of.items() if name in names}
+    ids = held.pop("ids", np.zeros(0, "U1"))
+    if ids.ndim != 1 or ids.dtype.kind not in "US":
+        raise BadData(f"{where}: ids are names [n], not {ids.dtype} {list(ids.shape)}")
+    of = tuple(str(i) for i in ids) if kept else ()
     protocol = _protocol_of(path, facts, said, "arr_0" in names)
     for head, rows in kept.items():
         if rows.shape != (len(of), ARRAYS[head][2]) or rows.dtype.kind != "f":
@@ -105,7 +103,7 @@ def read_statistics(where: str, said: str | None = None) -> Statistics | None:
         digest=facts.get("protocol_digest", ""),
         network=facts.get("network", {}),
         resolution=facts.get("resolution"),
-        n=int(facts.get("n", 0)),
+        n=facts.get("n", 0),
         dataset=facts.get("dataset", ""),
         revision=facts.get("dataset_revision", ""),
         ids=facts.get("ids", ""),
@@ -114,6 +112,16 @@ def read_statistics(where: str, said: str | None = None) -> Statistics | None:
         features=kept,
         names=of,
     )
+
+
+def _facts(where: str, array: np.ndarray) -> dict[str, Any]:
+    """What a file of vtbench's own says of itself."""
+    try:
+        facts = json.loads(str(array))
+    except (ValueError, RecursionError) as error:
+        raise BadData(f"{where}: what it says under '{FACTS}' is not JSON: {str(error)[:100]}") from error
+    parse.expect(facts, FACT_KINDS, f"{where}: '{FACTS}'", BadData)
+    return dict(facts)
 
 
 def _protocol_of(path: Path, facts: Mapping[str, Any], said: str | None, images: bool) -> str:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from vtbench import parse
 from vtbench._source import folder
 from vtbench.errors import UnknownName, UsageError
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 PARTS = ("input", "view", "reduce")
+PROTOCOL = {"name": str, "title": str, "source": str, "metrics": [str], **dict.fromkeys(PARTS, dict)}
+SUITE = {
+    "name": str, "version": int, "task": str, "title": str, "description": str, "chunk": int, "resolutions": [int],
+    "controls": [str], "data": dict, "metrics": [dict],
+}  # fmt: skip
+DATA = {"bundled": str, "reader": str, "hint": str, "datasets": dict}
+METRIC = {"name": str, "protocols": [str], "recommended": str, "slices": [str]}
 
 
 def digest(value: Any) -> str:
@@ -111,16 +114,10 @@ class Suite:
         return digest([self.name, self.version, self.task, self.chunk, uses, used])
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not a TOML file: {error}") from error
-
-
-def _only(table: Mapping[str, Any], known: Iterable[str], where: str) -> None:
+def _only(table: Mapping[str, Any], known: Mapping[str, Any], where: str) -> None:
+    parse.expect(table, known, where, UsageError)
     for key in table:
-        if key not in set(known):
+        if key not in known:
             raise UnknownName(f"field of {where}", key, known)
 
 
@@ -150,8 +147,8 @@ def load_protocol(name: str, beside: Path | None = None) -> Protocol:
         path = paths[base]
     else:
         raise UnknownName("protocol", base, paths)
-    table = _read(path)
-    _only(table, ("name", "title", "source", "metrics", *PARTS), f"the protocol {base}")
+    table = parse.toml(path, UsageError)
+    _only(table, PROTOCOL, f"the protocol {base}")
     if table.get("name") != base:
         raise UsageError(f"{path}: the protocol's name is '{table.get('name')}', not the file's")
     seen: dict[str, str] = {}
@@ -160,6 +157,8 @@ def load_protocol(name: str, beside: Path | None = None) -> Protocol:
             if key in seen:
                 raise UsageError(f"{path}: the field '{key}' stands in [{seen[key]}] and in [{part}]")
             seen[key] = part
+            if path == own:
+                _like_the_bundled(key, table[part][key], f"{path} [{part}]")
     protocol = Protocol(
         base,
         table.get("title", ""),
@@ -169,6 +168,24 @@ def load_protocol(name: str, beside: Path | None = None) -> Protocol:
     )
     pairs = dict(change.partition("=")[::2] for change in changes)
     return protocol.override(pairs) if pairs else protocol
+
+
+@cache
+def _kinds() -> dict[str, set[type]]:
+    """The types that each field has in the bundled protocols."""
+    out: dict[str, set[type]] = {}
+    for path in _names("protocol").values():
+        table = parse.toml(path, UsageError)
+        for key, value in ((k, v) for part in PARTS for k, v in table.get(part, {}).items()):
+            out.setdefault(key, set()).update({type(value), *([int] if isinstance(value, float) else [])})
+    return out
+
+
+def _like_the_bundled(key: str, value: Any, where: str) -> None:
+    kinds = _kinds().get(key, {type(value)})
+    if type(value) not in kinds:
+        wanted = " or ".join(sorted(kind.__name__ for kind in kinds))
+        raise UsageError(f"{where}: '{key}' is of the type {wanted}, not {type(value).__name__}")
 
 
 def load_suite(name: str, *, extra_protocols: Iterable[str] = ()) -> Suite:
@@ -182,9 +199,9 @@ def load_suite(name: str, *, extra_protocols: Iterable[str] = ()) -> Suite:
         path = paths[name]
     else:
         raise UnknownName("suite", name, paths)
-    table = _read(path)
-    known = ("name", "version", "task", "title", "description", "chunk", "resolutions", "controls", "data", "metrics")
-    _only(table, known, f"the suite {name}")
+    table = parse.toml(path, UsageError)
+    _only(table, SUITE, f"the suite {name}")
+    parse.expect(table.get("data", {}), DATA, f"the data of the suite {name}", UsageError)
     for key in ("name", "version", "task", "metrics"):
         if key not in table:
             raise UsageError(f"{path}: the field '{key}' is missing")
@@ -192,10 +209,14 @@ def load_suite(name: str, *, extra_protocols: Iterable[str] = ()) -> Suite:
     protocols: dict[str, Protocol] = {p.name: p for p in added}
     entries = []
     for row in table["metrics"]:
-        _only(row, ("name", "protocols", "recommended", "slices"), f"a metric of {name}")
+        _only(row, METRIC, f"a metric of {name}")
+        if not row.get("name") or not row.get("protocols"):
+            raise UsageError(f"{path}: a metric needs its name and at least one protocol")
         own = [load_protocol(p, path.parent) for p in row["protocols"]]
         protocols.update({p.name: p for p in own})
         names = [p.name for p in own] + [p.name for p in added if row["name"] in p.metrics]
+        if row.get("recommended", names[0]) not in names:
+            raise UnknownName(f"recommended protocol of {row['name']}", row["recommended"], names)
         entries.append(
             SuiteMetric(
                 row["name"],
@@ -208,12 +229,12 @@ def load_suite(name: str, *, extra_protocols: Iterable[str] = ()) -> Suite:
         if not any(protocol.name in entry.protocols for entry in entries):
             wanted = ", ".join(protocol.metrics) or "nothing"
             raise UsageError(f"the protocol {protocol.name} measures {wanted}, none of which the suite {name} has")
-    chunk = int(table.get("chunk", 64))
-    if chunk < 1:
-        raise UsageError(f"{path}: chunk is at least 1")
+    chunk = table.get("chunk", 64)
+    if chunk < 1 or any(r < 0 for r in table.get("resolutions", ())):
+        raise UsageError(f"{path}: chunk is at least 1, a resolution at least 0 (0: native)")
     return Suite(
         name=table["name"],
-        version=int(table["version"]),
+        version=table["version"],
         task=table["task"],
         title=table.get("title", ""),
         description=table.get("description", ""),

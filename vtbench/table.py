@@ -86,15 +86,14 @@ def read_csv(path: Path) -> list[TidyRow]:
     """Tidy rows from a CSV; `BadData` names the line that does not fit."""
     with Path(path).open(newline="", encoding="utf-8") as file:
         reader = csv.reader(file)
-        header = next(reader, [])
-        if tuple(header) != COLUMNS:
-            raise BadData(f"{path} does not have the tidy columns", f"They are: {', '.join(COLUMNS)}")
         out = []
-        for line in reader:
-            try:
+        try:
+            if tuple(next(reader, [])) != COLUMNS:
+                raise BadData(f"{path} does not have the tidy columns", f"They are: {', '.join(COLUMNS)}")
+            for line in reader:
                 out.append({c: uncell(c, text) for c, text in zip(COLUMNS, line, strict=True)})
-            except (ValueError, KeyError) as error:
-                raise BadData(f"{path}, line {reader.line_num}: {error}") from error
+        except (ValueError, KeyError, csv.Error) as error:
+            raise BadData(f"{path}, line {reader.line_num}: {error}") from error
         return out
 
 

@@ -6,18 +6,19 @@ import math
 import os
 import zipfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from numpy.lib import format as npy
 
+from vtbench import npz
+from vtbench.damage import BROKEN, reason
 from vtbench.data.sample import Entry, Listing
 from vtbench.data.sources import ArraySource, file_stamp
 from vtbench.data.unpack import unpacked
 from vtbench.errors import BadData
 
 MEMBER = "arr_0.npy"
-LABELS = "arr_1.npy"
 
 
 def read_npz(where: str, options: Mapping[str, Any]) -> Listing:
@@ -27,19 +28,14 @@ def read_npz(where: str, options: Mapping[str, Any]) -> Listing:
     Raises `BadData`: not an ``.npz``, no ``arr_0``, another dtype or shape, cut short."""
     path = os.path.abspath(os.path.expanduser(where))
     name = os.path.basename(path).removesuffix(".npz")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if MEMBER not in archive.namelist():
-                raise BadData(
-                    f"{where} has no arr_0 (it has {', '.join(archive.namelist()[:5]) or 'nothing'})",
-                    "Write it with np.savez(path, images), images uint8 [N, H, W, 3]",
-                )
-            info = archive.getinfo(MEMBER)
-            labels = _labels(archive)
-    except FileNotFoundError as error:
-        raise BadData(f"there is no file {where}", "Check --data") from error
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError) as error:
-        raise BadData(f"{where} is no whole .npz: {error}", "Fetch it again") from error
+    there = npz.members(Path(path))
+    if "arr_0" not in there:
+        raise BadData(
+            f"{where} has no arr_0 (it has {', '.join(list(there)[:5]) or 'nothing'})",
+            "Write it with np.savez(path, images), images uint8 [N, H, W, 3]",
+        )
+    info = there["arr_0"]
+    labels = npz.load(Path(path), ("arr_1",)).get("arr_1")
     outside = file_stamp(path)
     if info.compress_type == zipfile.ZIP_STORED:
         inside, start = path, _data_offset(path, info)
@@ -48,7 +44,7 @@ def read_npz(where: str, options: Mapping[str, Any]) -> Listing:
     shape, offset = _header(inside, start, info.file_size, where)
     count = shape[0]
     listing = Listing("npz", name, [], searched="arr_0")
-    if labels is not None and labels.shape != (count,):
+    if labels is not None and (labels.shape != (count,) or labels.dtype.kind not in "iu"):
         listing.note("arr_1 that is not one label an image")
         labels = None
     width = max(6, len(str(count - 1)))
@@ -64,9 +60,12 @@ def _opened(path: str) -> IO[bytes]:
 
 def _data_offset(path: str, info: zipfile.ZipInfo) -> int:
     """Where a stored member's bytes begin: after its local header, whose lengths may differ from the directory's."""
-    with open(path, "rb") as file:
-        file.seek(info.header_offset)
-        header = file.read(30)
+    try:
+        with open(path, "rb") as file:
+            file.seek(info.header_offset)
+            header = file.read(30)
+    except BROKEN as error:
+        raise BadData(f"{path} is no whole .npz: {reason(error)}", "Fetch it again") from error
     if len(header) != 30 or header[:4] != b"PK\x03\x04":
         raise BadData(f"{path} is no whole .npz: {MEMBER} has no header", "Fetch it again")
     return info.header_offset + 30 + int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
@@ -76,12 +75,7 @@ def _header(path: str, start: int, length: int, where: str) -> tuple[tuple[int, 
     """(shape, offset of the first pixel) of the array that fills `length` bytes from `start` on."""
     with open(path, "rb") as file:
         file.seek(start)
-        try:
-            version = npy.read_magic(file)
-            read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-            shape, fortran, dtype = read(file)
-        except (ValueError, EOFError, SyntaxError) as error:
-            raise BadData(f"{where}: arr_0 is no array: {error}") from error
+        shape, fortran, dtype = npz.header(file, f"{where}: arr_0")
         offset = file.tell()
         end = min(start + length, file.seek(0, os.SEEK_END))
     if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or fortran or 0 in shape:
@@ -90,11 +84,3 @@ def _header(path: str, start: int, length: int, where: str) -> tuple[tuple[int, 
     if offset + math.prod(shape) > end:
         raise BadData(f"{where} is cut short: arr_0 should have {shape[0]} images", "Fetch it again")
     return shape, offset
-
-
-def _labels(archive: zipfile.ZipFile) -> np.ndarray | None:
-    if LABELS not in archive.namelist():
-        return None
-    with archive.open(LABELS) as file:
-        array = npy.read_array(file, allow_pickle=False)
-    return array if np.issubdtype(array.dtype, np.integer) else None

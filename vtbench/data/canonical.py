@@ -7,18 +7,15 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from vtbench import parse
+from vtbench.errors import BadData
+
 KNOWN = Path(__file__).with_name("known.toml")
 
 
 @functools.cache
 def _patterns() -> tuple[re.Pattern[str], ...]:
-    try:
-        import tomllib
-    except ImportError:  # Python 3.10
-        import tomli as tomllib  # type: ignore[no-redef]
-
-    with open(KNOWN, "rb") as file:
-        return tuple(re.compile(rule["id"]) for rule in tomllib.load(file)["sets"])
+    return tuple(re.compile(rule["id"]) for rule in parse.toml(KNOWN, BadData)["sets"])
 
 
 def canonical_ids(ids: Sequence[str]) -> list[str]:

@@ -10,13 +10,12 @@
 from __future__ import annotations
 
 import io
-import struct
 import threading
-import zlib
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
+from vtbench.damage import BROKEN, reason
 from vtbench.errors import BadSample, UsageError
 
 if TYPE_CHECKING:
@@ -38,23 +37,6 @@ FORMATS = {
 }
 EXTENSIONS = {extension: format_ for format_, extensions in FORMATS.items() for extension in extensions}
 """Extension (lower case) -> the format's name; also Pillow's name of it, in lower case."""
-
-BROKEN = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    KeyError,
-    RuntimeError,
-    TypeError,
-    AttributeError,
-    OverflowError,
-    MemoryError,
-    struct.error,
-    zlib.error,
-)
-"""What Pillow's decoders raise on damaged files."""
 
 _strictly = threading.Lock()
 
@@ -103,7 +85,7 @@ def open_header(content: bytes | BinaryIO, name: str) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise BadSample(f"{name} is larger than the limit of {MAX_PIXELS:,} pixels", "Make it smaller") from error
     except BROKEN as error:
-        raise BadSample(f"{name} is damaged: {_plain(error)}", "Fetch it again or remove it") from error
+        raise BadSample(f"{name} is damaged: {reason(error)}", "Fetch it again or remove it") from error
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise BadSample(
@@ -128,7 +110,7 @@ def decode(content: bytes, name: str, exif: str = "apply") -> Image.Image:
         _load(image)
         turned = ImageOps.exif_transpose(image) if exif == "apply" else image
     except BROKEN as error:
-        raise BadSample(f"{name} is damaged: {_plain(error)}", "Fetch it again or remove it") from error
+        raise BadSample(f"{name} is damaged: {reason(error)}", "Fetch it again or remove it") from error
     return _to_rgb(turned, name, image.format or "")
 
 
@@ -173,9 +155,4 @@ def _to_rgb(image: Image.Image, name: str, format_: str) -> Image.Image:
     try:
         return image.convert("RGB")
     except BROKEN as error:
-        raise BadSample(f"{name}: mode {image.mode} cannot be made RGB: {_plain(error)}") from error
-
-
-def _plain(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return text[0] if text else type(error).__name__
+        raise BadSample(f"{name}: mode {image.mode} cannot be made RGB: {reason(error)}") from error

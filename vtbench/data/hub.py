@@ -6,7 +6,6 @@ dataset's own code runs, and nothing is fetched unless told (option `download`).
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
+from vtbench import parse
 from vtbench.data.sample import Listing
 from vtbench.data.tables import list_tables
 from vtbench.errors import BadData, MissingPackage, UsageError
@@ -40,24 +40,18 @@ def _saved(folder: Path, options: Mapping[str, Any]) -> Listing:
     """A folder written by ``Dataset.save_to_disk`` or ``DatasetDict.save_to_disk``."""
     name = folder.name
     if (folder / "dataset_dict.json").is_file():
-        splits = [str(split) for split in _json(folder / "dataset_dict.json").get("splits", [])]
+        table = parse.loads_json(folder / "dataset_dict.json", BadData)
+        parse.expect(table, {"splits": [str]}, str(folder / "dataset_dict.json"), BadData)
+        splits = [split for split in table.get("splits", []) if os.path.basename(split) == split]
         folder = folder / _choose("split", splits, options.get("split"), name)
-    files = [str(item.get("filename", "")) for item in _json(folder / "state.json").get("_data_files", [])]
+    state = parse.loads_json(folder / "state.json", BadData)
+    parse.expect(state, {"_data_files": [dict]}, str(folder / "state.json"), BadData)
+    files = [str(item.get("filename", "")) for item in state.get("_data_files", [])]
     paths = [folder / file for file in files if os.path.basename(file) == file]
     missing = [path.name for path in paths if not path.is_file()]
     if missing or not paths:
         raise BadData(f"{folder} is incomplete: {', '.join(missing) or 'it names no data files'}", "Save it again")
     return list_tables("hf", name, [str(path) for path in paths], "arrow", options)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadData(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise BadData(f"{path} is not JSON: {error}") from error
-    return loaded if isinstance(loaded, dict) else {}
 
 
 def _snapshot(name: str, revision: str, options: Mapping[str, Any]) -> Path:

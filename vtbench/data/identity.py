@@ -22,7 +22,8 @@ from typing import IO
 
 import numpy as np
 
-from vtbench.data.decode import BROKEN, open_header, sniff
+from vtbench.damage import BROKEN
+from vtbench.data.decode import open_header, sniff
 from vtbench.data.sample import Face, Word
 from vtbench.data.sources import Source, Stamp
 from vtbench.errors import BadSample, VtbenchError
@@ -33,6 +34,7 @@ Progress = Callable[[int, int], None]
 SETTLED_NS = 2_000_000_000
 """A file changed less than this ago may change again within one tick of its clock, so its digest is not remembered."""
 
+_UNREADABLE: tuple[type[Exception], ...] = (*BROKEN, BadSample)
 _LOSSLESS = ("png", "bmp", "ppm")
 
 
@@ -77,7 +79,7 @@ def _plain_pixels(content: bytes, stored_as: str, name: str) -> np.ndarray | Non
         if "transparency" in image.info or image.getexif().get(0x0112, 1) != 1:
             return None
         return np.asarray(image.convert("RGB"))
-    except (BadSample, *BROKEN):
+    except _UNREADABLE:
         return None  # identified by its bytes; decoding it later says what is wrong
 
 
@@ -122,7 +124,7 @@ class DigestCache:
                     name, size, mtime, digest, stored_as = json.loads(line)
                     stamp = (str(name), int(size), int(mtime))
                     whole = len(digest) == 64 and isinstance(stored_as, str)
-                except (ValueError, TypeError):
+                except (ValueError, TypeError, OverflowError, RecursionError):
                     continue  # a torn line: that file is hashed again
                 if whole:
                     self.known[stamp] = (str(digest), stored_as)

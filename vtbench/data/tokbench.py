@@ -110,7 +110,7 @@ def _read_faces(listing: Listing, images: Path, path: Path, wanted: set[str] | N
         place = f"{path} entry {number}"
         file_name = _text(record, "image_name", place)
         faces = [_face(f, f"{place} ({file_name})") for f in _list(record, "faces", place)]
-        holding = [f for f in folders if stays_inside(file_name) and (images / "face_data" / f / file_name).exists()]
+        holding = [f for f in folders if stays_inside(file_name) and _is_file(images / "face_data" / f / file_name)]
         name = (holding or folders)[0]
         if wanted is None or name in wanted:
             _add(listing, images, f"face_data/{name}", file_name, name, place, faces=faces)
@@ -130,7 +130,7 @@ def _add(
         raise BadData(f"{place}: '{file_name}' leads out of its set's folder", "File names are relative, without '..'")
     id_ = f"{folder}/{image_stem(file_name) or file_name}"
     path = images / folder / file_name
-    if not path.is_file():
+    if not _is_file(path):
         listing.problems.append((id_, MISSING))
         return
     source = FileSource(str(path))
@@ -152,6 +152,13 @@ def _add(
             stored_as=EXTENSIONS.get(path.suffix.lower(), ""),
         )
     )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that no file system takes
+        return False
 
 
 def _inside(listing: Listing, instances: Sequence[T], size: tuple[int, int]) -> tuple[T, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -192,13 +192,13 @@ def open_tokens(
         )
     if 0 in shape:
         raise BadData(f"the tokens of {where} are empty: shape {list(shape)}")
-    sizes = tuple(int(k) for k in (codebook_size or np.atleast_1d(facts.get("codebook_size", ())).tolist()))
+    sizes = tuple(codebook_size) or _whole(facts, "codebook_size", where)
     if not sizes or min(sizes) < 1:
         raise BadData(f"{where} does not say its codebook size", "State it: --codebook-size K")
     if len(sizes) > 1 and (len(shape) < 3 or len(sizes) != shape[2]):
         books = shape[2] if len(shape) == 3 else 1
         raise BadData(f"{where} has {len(sizes)} codebook sizes for tokens of {books} codebooks")
-    cells = tuple(int(k) for k in (grid or np.atleast_1d(facts.get("grid", ())).tolist()))
+    cells = tuple(grid) or _whole(facts, "grid", where)
     if cells and (len(cells) != 2 or math.prod(cells) != shape[1]):
         raise BadData(f"a grid of {cells} does not hold {shape[1]} positions")
     book = facts.get("codebook")
@@ -210,6 +210,16 @@ def open_tokens(
     parts = facts.get("parts")
     if parts is not None and np.shape(parts) != shape[:2]:
         raise BadData(f"the parts of {where} have the shape {list(np.shape(parts))}, not {list(shape[:2])}")
-    size = pixels if pixels is not None else int(facts.get("pixels", 0))
-    flag = ordered if ordered is not None else bool(facts.get("ordered", False))
+    size = pixels if pixels is not None else (_whole(facts, "pixels", where) or (0,))[0]
+    flag = ordered if ordered is not None else bool((_whole(facts, "ordered", where) or (0,))[0])
     return TokenFile(where, shape, dtype, sizes, cells, flag, size, book, labels, parts, where.stem, member, held)
+
+
+def _whole(facts: Mapping[str, Any], key: str, where: Path) -> tuple[int, ...]:
+    """One or several whole numbers that a file says; () where it says nothing."""
+    array = np.atleast_1d(facts.get(key, ()))
+    if not array.size:
+        return ()
+    if array.ndim != 1 or array.dtype.kind not in "biu":
+        raise BadData(f"{where}: '{key}' must be whole numbers, found {array.dtype} {list(array.shape)}")
+    return tuple(int(k) for k in array)

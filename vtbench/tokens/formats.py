@@ -15,6 +15,8 @@ from typing import IO, Any
 
 import numpy as np
 
+from vtbench import npz, parse
+from vtbench.damage import BROKEN, reason
 from vtbench.errors import BadData, MissingPackage
 
 NAMES = ("codebook_size", "grid", "ordered", "pixels", "codebook", "labels", "parts")
@@ -26,28 +28,22 @@ Opened = tuple[tuple[int, ...], np.dtype[Any], str, dict[str, Any], "np.ndarray 
 
 def open_npz(path: Path) -> Opened:
     """An .npz archive. Raises `BadData` when it cannot be read or holds no tokens."""
+    members = npz.members(path)
+    if "tokens" not in members:
+        raise BadData(f"{path} holds {', '.join(members) or 'nothing'}, and no array 'tokens'")
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = {name.removesuffix(".npy"): name for name in archive.namelist()}
-            if "tokens" not in members:
-                raise BadData(f"{path} holds {', '.join(members) or 'nothing'}, and no array 'tokens'")
-            with archive.open(members["tokens"]) as stream:
-                shape, fortran, dtype = npy_header(stream, path)
-        with np.load(path, allow_pickle=False) as arrays:
-            facts = {name: arrays[name] for name in NAMES if name in arrays}
-            held = np.ascontiguousarray(arrays["tokens"]) if fortran else None
-    except (zipfile.BadZipFile, ValueError, EOFError) as error:
-        raise BadData(f"{path} is not an .npz file that can be read: {error}") from error
-    return shape, dtype, members["tokens"], _plain(facts), held
+        with zipfile.ZipFile(path) as archive, archive.open(members["tokens"]) as stream:
+            shape, fortran, dtype = npy_header(stream, path)
+    except BROKEN as error:
+        raise BadData(f"{path} is not an .npz file that can be read: {reason(error)}") from error
+    facts = npz.load(path, NAMES)
+    held = np.ascontiguousarray(npz.load(path, ("tokens",))["tokens"]) if fortran else None
+    return shape, dtype, members["tokens"].filename, _plain(facts, path), held
 
 
 def npy_header(stream: IO[bytes], path: Path) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Shape, Fortran order and dtype of the .npy that a stream stands at. Raises `BadData` for Python objects."""
-    from numpy.lib import format as npy
-
-    version = npy.read_magic(stream)
-    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, fortran, dtype = read(stream)
+    shape, fortran, dtype = npz.header(stream, f"'tokens' of {path}")
     if dtype.hasobject:
         raise BadData(f"the tokens of {path} are Python objects (rows of different lengths?)", "Pad short rows with -1")
     return shape, fortran, dtype
@@ -92,31 +88,48 @@ def open_safetensors(path: Path) -> Opened:
             raise BadData(f"{path} is not a safetensors file that can be read")
         try:
             header = json.loads(stream.read(length))
-        except ValueError as error:
-            raise BadData(f"{path} is not a safetensors file that can be read: {error}") from error
-        facts: dict[str, Any] = {}
-        for key, text in header.pop("__metadata__", {}).items():
-            if key in NAMES:
-                try:
-                    facts[key] = json.loads(text.lower())
-                except ValueError as error:
-                    raise BadData(f"{path}: the metadata '{key}' is '{text}', which is not JSON") from error
+        except (ValueError, RecursionError) as error:
+            raise BadData(f"{path} is not a safetensors file that can be read: {reason(error)}") from error
+        parse.expect(header, {"__metadata__": dict}, f"the header of {path}", BadData)
+        said = header.pop("__metadata__", {})
+        parse.expect(said, dict.fromkeys(NAMES, str), f"the metadata of {path}", BadData)
+        facts = {key: _said(said[key].lower(), key, path) for key in NAMES if key in said}
         if "tokens" not in header:
             raise BadData(f"{path} holds {', '.join(header) or 'nothing'}, and no tensor 'tokens'")
         kinds = {**_SAFETENSORS, **_FLOATS}
         for key in NAMES:
             if key in header:
-                entry = header[key]
-                if entry["dtype"] not in kinds:
-                    raise BadData(f"{path}: '{key}' is of the type {entry['dtype']}")
-                start, stop = entry["data_offsets"]
+                dtype, shape, start = _entry(header, key, kinds, size - 8 - length, path)
                 stream.seek(8 + length + start)
-                facts[key] = np.frombuffer(stream.read(stop - start), kinds[entry["dtype"]]).reshape(entry["shape"])
-        entry = header["tokens"]
-        if entry["dtype"] not in kinds:
-            raise BadData(f"the tokens of {path} are {entry['dtype']}, not integers")
-    offset = 8 + length + entry["data_offsets"][0]
-    return tuple(entry["shape"]), np.dtype(kinds[entry["dtype"]]), str(offset), _plain(facts), None
+                count = math.prod(shape)
+                facts[key] = np.frombuffer(stream.read(count * dtype.itemsize), dtype, count).reshape(shape)
+        dtype, shape, start = _entry(header, "tokens", kinds, size - 8 - length, path)
+    return shape, dtype, str(8 + length + start), _plain(facts, path), None
+
+
+def _entry(
+    header: Mapping[str, Any], key: str, kinds: Mapping[str, str], room: int, path: Path
+) -> tuple[np.dtype[Any], tuple[int, ...], int]:
+    """(dtype, shape, first byte) of a tensor that lies within the `room` bytes behind the header."""
+    entry, where = header[key], f"{path}: '{key}'"
+    parse.expect(entry, {"dtype": str, "shape": [int], "data_offsets": [int]}, where, BadData)
+    if absent := [f for f in ("dtype", "shape", "data_offsets") if f not in entry]:
+        raise BadData(f"{where} lacks its {absent[0]}")
+    if entry["dtype"] not in kinds:
+        raise BadData(f"{where} is of the type {entry['dtype']}", "Store ids as integers")
+    dtype, shape, span = np.dtype(kinds[entry["dtype"]]), tuple(entry["shape"]), entry["data_offsets"]
+    size = math.prod(shape) * dtype.itemsize
+    if len(span) != 2 or min((*shape, *span), default=0) < 0 or span[1] - span[0] != size or span[1] > room:
+        raise BadData(f"{path} is cut short or damaged: '{key}' {list(shape)} does not lie at {span} of {room} bytes")
+    return dtype, shape, span[0]
+
+
+def _said(text: str | bytes, key: str, path: Path) -> Any:
+    """A fact that stands in a file's metadata as JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadData(f"{path}: the metadata '{key}' is {text!r:.60}, which is not JSON") from error
 
 
 def open_parquet(path: Path) -> Opened:
@@ -126,8 +139,8 @@ def open_parquet(path: Path) -> Opened:
 
     try:
         file = parquet.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise BadData(f"{path} is not a parquet file that can be read: {error}") from error
+    except BROKEN as error:
+        raise BadData(f"{path} is not a parquet file that can be read: {reason(error)}") from error
     schema = file.schema_arrow
     if "tokens" not in schema.names:
         raise BadData(f"{path} has the columns {', '.join(schema.names)}, and no column 'tokens'")
@@ -136,32 +149,37 @@ def open_parquet(path: Path) -> Opened:
         raise BadData(f"the column tokens of {path} is {kind}, not lists of integers")
     if not pa.types.is_integer(kind.value_type):
         raise BadData(f"the tokens of {path} are {kind.value_type}, not integers", "Store ids as integers")
-    facts: dict[str, Any] = {}
-    for key, text in (schema.metadata or {}).items():
-        if key.decode() in NAMES:
-            facts[key.decode()] = json.loads(text)
-    if "label" in schema.names:
-        facts["labels"] = file.read(["label"]).column(0).to_numpy()
+    said = schema.metadata or {}
+    facts = {key: _said(said[key.encode()], key, path) for key in NAMES if key.encode() in said}
     import pyarrow.compute as pc
 
     widest = 0
-    for batch in file.iter_batches(columns=["tokens"], batch_size=65536):
-        widest = max(widest, pc.max(pc.list_value_length(batch.column(0))).as_py() or 0)
-    return (file.metadata.num_rows, widest), np.dtype(np.int64), "", _plain(facts), None
+    try:
+        if "label" in schema.names:
+            facts["labels"] = file.read(["label"]).column(0).to_numpy()
+        for batch in file.iter_batches(columns=["tokens"], batch_size=65536):
+            widest = max(widest, pc.max(pc.list_value_length(batch.column(0))).as_py() or 0)
+    except BROKEN as error:
+        raise BadData(f"{path} is damaged: {reason(error)}", "Fetch it again") from error
+    return (file.metadata.num_rows, widest), np.dtype(np.int64), "", _plain(facts, path), None
 
 
 def parquet_rows(path: Path, rows: int, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
-    """Rows of the list column, padded with -1 to the widest."""
-    for batch in _parquet().ParquetFile(path).iter_batches(columns=["tokens"], batch_size=rows):
-        column = batch.column(0)
-        lengths = np.asarray(column.value_lengths().fill_null(0)) if hasattr(column, "value_lengths") else None
-        values = column.flatten().to_numpy(zero_copy_only=False)
-        if lengths is None:  # lists of one fixed size
-            yield values.reshape(-1, shape[1])
-            continue
-        out = np.full((len(column), shape[1]), -1, np.int64)
-        out[np.arange(shape[1]) < lengths[:, None]] = values
-        yield out
+    """Rows of the list column, padded with -1 to the widest. Raises `BadData` where the file is damaged."""
+    import pyarrow as pa
+
+    try:
+        for batch in _parquet().ParquetFile(path).iter_batches(columns=["tokens"], batch_size=rows):
+            column = batch.column(0)
+            if pa.types.is_fixed_size_list(column.type):
+                column = column.cast(pa.list_(column.type.value_type))
+            lengths = np.asarray(column.value_lengths().fill_null(0))
+            values = column.flatten().fill_null(-1).to_numpy(zero_copy_only=False)
+            out = np.full((len(column), shape[1]), -1, np.int64)
+            out[np.arange(shape[1]) < lengths[:, None]] = values
+            yield out
+    except BROKEN as error:
+        raise BadData(f"{path} is damaged: {reason(error)}", "Fetch it again") from error
 
 
 def _parquet() -> Any:
@@ -172,9 +190,15 @@ def _parquet() -> Any:
     return parquet
 
 
-def _plain(facts: Mapping[str, Any]) -> dict[str, Any]:
+def _plain(facts: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Facts as numbers and arrays of numbers."""
     out: dict[str, Any] = {}
     for key, value in facts.items():
-        array = np.asarray(value)
+        try:
+            array = np.asarray(value)
+        except (ValueError, OverflowError) as error:
+            raise BadData(f"{path}: '{key}' is a list of lists of different lengths") from error
+        if array.dtype.kind not in "biuf":
+            raise BadData(f"{path}: '{key}' must hold numbers, not {array.dtype}")
         out[key] = array.item() if array.ndim == 0 else array
     return out

@@ -6,7 +6,6 @@ Reading a card imports nothing heavy; whether a model runs here is decided by lo
 from __future__ import annotations
 
 import importlib.util
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
@@ -14,13 +13,8 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vtbench import weights
+from vtbench import parse, weights
 from vtbench.errors import MissingWeights, UnknownName, UsageError, VtbenchError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 if TYPE_CHECKING:
     from vtbench.zoo.upstream.place import Recipe
@@ -136,6 +130,11 @@ class Card:
         for key in table:
             if key not in known:
                 raise UnknownName(f"field of the card {where}", key, known)
+        parse.expect(table, _kinds(cls), f"the card {where}", UsageError)
+        for file in table.get("files", ()):
+            parse.expect(file, _kinds(File), f"a file of the card {where}", UsageError)
+            for key in file.keys() - {f.name for f in fields(File)}:
+                raise UnknownName(f"field of a file of the card {where}", key, [f.name for f in fields(File)])
         if table.get("route", "catalogue") not in ROUTES:
             raise UnknownName(f"route of the card {where}", str(table["route"]), ROUTES)
         made = _plain(table)
@@ -226,6 +225,17 @@ class Card:
         return ""
 
 
+# the fields' annotations as what stands in a TOML table
+_KINDS: dict[str, parse.Kind] = {
+    "str": str, "bool": bool, "int | None": int, "float | None": float, "Mapping[str, Any]": dict, "Mapping[str, str]": dict,
+    "tuple[str, ...]": [str], "tuple[int, ...]": [int], "tuple[float, ...]": [float], "tuple[File, ...]": [dict], "Any": str,
+}  # fmt: skip
+
+
+def _kinds(cls: Any) -> dict[str, parse.Kind]:
+    return {f.name: _KINDS[str(f.type)] for f in fields(cls)}
+
+
 def _plain(table: Mapping[str, Any]) -> dict[str, Any]:
     """A TOML table with its arrays as tuples."""
     return {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
@@ -305,10 +315,7 @@ def cards() -> list[Card]:
 @cache
 def read(path: Path) -> Card:
     """The card in one TOML file."""
-    try:
-        table = tomllib.loads(path.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not a TOML file: {error}") from error
+    table = parse.toml(path, UsageError)
     if table.get("name") != path.stem:
         raise UsageError(f"{path}: the card's name is '{table.get('name')}', not the file's")
     return Card.from_table(table, path.stem)

@@ -6,13 +6,13 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vtbench import npz
 from vtbench import weights as files
 from vtbench.api import Capabilities, Condition, Stream, Tokenizer, Tokens
 from vtbench.errors import BadData, BadSample, UsageError
@@ -54,16 +54,16 @@ class Precomputed(Tokenizer):
     def _tokens(self, path: Path) -> tuple[dict[str, int], np.ndarray | None, tuple[int, ...]]:
         if not path.is_file():
             return {}, None, ()
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                held: dict[str, Any] = {key: archive[key] for key in archive.files}
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise BadData(f"{path} cannot be read: {error}") from error
+        held: dict[str, Any] = npz.load(path, ("ids", "tokens", "codebook_size"))
         absent = [key for key in ("ids", "tokens", "codebook_size") if key not in held]
         if absent:
             raise BadData(f"{path} lacks {', '.join(absent)}", "It holds ids, tokens and codebook_size")
-        ids, tokens = held["ids"], held["tokens"]
-        sizes = tuple(int(k) for k in np.atleast_1d(held["codebook_size"]))
+        ids, tokens, books_of = held["ids"], held["tokens"], held["codebook_size"]
+        if ids.ndim != 1 or ids.dtype.kind not in "US" or books_of.dtype.kind not in "iu" or books_of.ndim > 1:
+            raise BadData(
+                f"{path}: ids are names [M] and codebook_size whole numbers, not {ids.dtype} {list(ids.shape)} and {books_of.dtype} {list(books_of.shape)}"
+            )
+        sizes = tuple(int(k) for k in np.atleast_1d(books_of))
         if tokens.ndim not in (2, 3) or len(ids) != len(tokens) or tokens.dtype.kind not in "iu":
             raise BadData(
                 f"{path}: tokens are integers [{len(ids)}, N] or [{len(ids)}, N, C], not {tokens.dtype} {list(tokens.shape)}"
@@ -113,17 +113,17 @@ class Precomputed(Tokenizer):
     def decode(self, tokens: Tokens, *, seeds: Sequence[int] | None = None) -> torch.Tensor:
         """The stored images, float32 ``[B, 3, H, W]``. `BadSample` for one that cannot be read or has another size than the input."""
         import torch
-        from PIL import Image, UnidentifiedImageError
+
+        from vtbench.data.decode import decode
 
         names, (height, width) = tokens.extra
         arrays = []
         for name in names:
             path = self._files[name]
             try:
-                with Image.open(path) as image:
-                    array = np.asarray(image.convert("RGB"))
-            except (OSError, UnidentifiedImageError, ValueError) as error:
-                raise BadSample(f"the reconstruction {path} cannot be read: {error}") from error
+                array = np.asarray(decode(path.read_bytes(), str(path), exif="ignore"))
+            except OSError as error:
+                raise BadSample(f"the reconstruction {path} cannot be read: {error.strerror or error}") from error
             if array.shape[:2] != (height, width):
                 raise BadSample(
                     f"the reconstruction {path.name} has {array.shape[1]} x {array.shape[0]} pixels, the prepared input {width} x {height}"
