@@ -187,7 +187,7 @@ def test_npz_damaged(tmp_path: Path) -> None:
     (tmp_path / "text.npz").write_text("no zip")
     for name, said in (
         ("cut", "no whole .npz"),
-        ("named", r"has no arr_0 .it has images\.npy"),
+        ("named", r"has no arr_0 .it has images"),
         ("lying", "is cut short"),
         ("text", "no whole .npz"),
         ("absent", "there is no file"),
@@ -521,5 +521,5 @@ def test_saved_datasets_that_are_incomplete(tmp_path: Path, files: Files) -> Non
     with pytest.raises(BadData, match="names no data files"):
         open_dataset(str(root))
     (root / "state.json").write_text("{")
-    with pytest.raises(BadData, match="is not JSON"):
+    with pytest.raises(BadData, match="is not a JSON file"):
         open_dataset(str(root))

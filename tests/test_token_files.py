@@ -145,7 +145,7 @@ def test_ragged_objects_are_not_unpickled(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["t.npz", "t.safetensors", "t.parquet"])
 def test_damaged_files_are_named(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"\xff\xff\xff\xff\xff\xff\xff\x7f not a container")
-    with pytest.raises(BadData, match="that can be read"):
+    with pytest.raises(BadData, match=r"that can be read|no whole"):
         files.open_tokens(tmp_path / name)
 
 
@@ -154,10 +154,12 @@ def test_a_file_cut_short_is_told_while_it_is_read(tmp_path: Path) -> None:
 
     save_file({"tokens": _ids().astype(np.int32)}, tmp_path / "t.safetensors")
     whole = (tmp_path / "t.safetensors").read_bytes()
-    (tmp_path / "t.safetensors").write_bytes(whole[:-640])
     found = files.open_tokens(tmp_path / "t.safetensors", codebook_size=(SIZE,))
+    (tmp_path / "t.safetensors").write_bytes(whole[:-640])
     with pytest.raises(BadData, match="cut short"):
         _read(found)
+    with pytest.raises(BadData, match="cut short"):
+        files.open_tokens(tmp_path / "t.safetensors", codebook_size=(SIZE,))
 
 
 def test_other_kinds_and_missing_files_are_usage_errors(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from vtbench.errors import BadData
 MAX_BYTES = 16 << 30
 """Largest single array that is read into memory."""
 
+_CODES = {"<": "<u4", ">": ">u4", "=": "=u4", "|": "=u4"}
 PICKLED = "it holds pickled objects, which are never executed"
 
 
@@ -64,7 +65,14 @@ def load(path: Path, names: Collection[str] | None = None) -> dict[str, np.ndarr
                 if size > there[name].file_size:
                     raise BadData(f"{what} is cut short: {list(shape)} {dtype} takes {size:,} bytes", "Fetch it again")
                 with archive.open(there[name]) as stream:
-                    out[name] = np.lib.format.read_array(stream, allow_pickle=False)
+                    array = np.lib.format.read_array(stream, allow_pickle=False)
+                if (
+                    array.dtype.kind == "U"
+                    and array.size
+                    and array.reshape(-1).view(_CODES[array.dtype.byteorder]).max() > 0x10FFFF
+                ):
+                    raise BadData(f"{what} is damaged: it holds text that is no Unicode", "Fetch it again")
+                out[name] = array
         except BROKEN as error:
             raise BadData(f"{what} cannot be read: {reason(error)}", "Fetch it again") from error
     return out

@@ -50,6 +50,14 @@ def _parsed(path: Path, error: type[VtbenchError], what: str, kind: str, parse: 
         raise error(f"{what} is not a {kind} file: {cause}") from cause
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; no for a name that no file system takes."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def fits(value: Any, kind: Kind) -> bool:
     """Whether a value is of a kind."""
     if isinstance(kind, tuple):

@@ -141,7 +141,7 @@ def load_protocol(name: str, beside: Path | None = None) -> Protocol:
     base, *changes = name.split("+")
     own = beside / "protocols" / f"{base}.toml" if beside else None
     paths = _names("protocol")
-    if own is not None and own.is_file():
+    if own is not None and parse.is_file(own):
         path = own
     elif base in paths:
         path = paths[base]

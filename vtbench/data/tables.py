@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import parse_qsl
 
+from vtbench.damage import BROKEN, reason
 from vtbench.data.images import image_stem
 from vtbench.data.sample import Entry, Listing
 from vtbench.data.sources import Stamp, file_stamp
@@ -58,13 +59,12 @@ class CellSource:
         return f"{self.outside[0]}:{self.column}[{self.group}][{self.row}]", self.outside[1], self.outside[2]
 
     def read(self) -> bytes:
-        import pyarrow as pa
 
         try:
             with _reading:  # one thread decodes a row group, the others find it in memory
                 cell = _column(self.path, self.kind, self.column, self.group, self.outside)[self.row].as_py()
-        except (OSError, pa.ArrowException) as error:
-            raise BadSample(f"cannot read {self.name}: {error}") from error
+        except BROKEN as error:
+            raise BadSample(f"cannot read {self.name}: {reason(error)}") from error
         content = cell.get("bytes") if isinstance(cell, dict) else cell
         if not content:
             elsewhere = cell.get("path") if isinstance(cell, dict) else None
@@ -138,7 +138,6 @@ class _Table:
     """One file: its schema and the columns that are not images."""
 
     def __init__(self, path: str, kind: Kind) -> None:
-        import pyarrow as pa
         import pyarrow.parquet as pq
 
         self.path, self.kind = path, kind
@@ -149,8 +148,8 @@ class _Table:
             else:
                 self.table = _arrow(path)
                 self.schema = self.table.schema
-        except (OSError, pa.ArrowException) as error:
-            raise BadData(f"{path} is no whole {kind} file: {error}", "Fetch it again") from error
+        except BROKEN as error:
+            raise BadData(f"{path} is no whole {kind} file: {reason(error)}", "Fetch it again") from error
 
     def groups(self, image: str) -> list[int]:
         """Rows of every row group. Raises `BadData` when one is too large to be read for a single image."""
@@ -171,7 +170,6 @@ class _Table:
 
     def column(self, name: str, field: str = "") -> list[Any]:
         """A column's values; of a struct, one field's, without reading the others."""
-        import pyarrow as pa
         import pyarrow.compute as pc
         import pyarrow.parquet as pq
 
@@ -183,8 +181,8 @@ class _Table:
                 table = self.table
             column = table.column(name)
             return (pc.struct_field(column, field) if field else column).to_pylist()
-        except (OSError, pa.ArrowException) as error:
-            raise BadData(f"{self.path} is no whole {self.kind} file: {error}", "Fetch it again") from error
+        except BROKEN as error:
+            raise BadData(f"{self.path} is no whole {self.kind} file: {reason(error)}", "Fetch it again") from error
 
 
 def _is_image(type_: pa.DataType) -> bool:

@@ -22,6 +22,7 @@ from vtbench.data.images import image_stem, stays_inside, walk
 from vtbench.data.sample import Box, Entry, Face, Listing, Word
 from vtbench.data.sources import FileSource
 from vtbench.errors import BadData, BadSample, UnknownName
+from vtbench.parse import is_file
 
 MAX_ANNOTATION_BYTES = 256 * 1024 * 1024
 """Largest annotation file that is read."""
@@ -110,7 +111,7 @@ def _read_faces(listing: Listing, images: Path, path: Path, wanted: set[str] | N
         place = f"{path} entry {number}"
         file_name = _text(record, "image_name", place)
         faces = [_face(f, f"{place} ({file_name})") for f in _list(record, "faces", place)]
-        holding = [f for f in folders if stays_inside(file_name) and _is_file(images / "face_data" / f / file_name)]
+        holding = [f for f in folders if stays_inside(file_name) and is_file(images / "face_data" / f / file_name)]
         name = (holding or folders)[0]
         if wanted is None or name in wanted:
             _add(listing, images, f"face_data/{name}", file_name, name, place, faces=faces)
@@ -130,7 +131,7 @@ def _add(
         raise BadData(f"{place}: '{file_name}' leads out of its set's folder", "File names are relative, without '..'")
     id_ = f"{folder}/{image_stem(file_name) or file_name}"
     path = images / folder / file_name
-    if not _is_file(path):
+    if not is_file(path):
         listing.problems.append((id_, MISSING))
         return
     source = FileSource(str(path))
@@ -152,13 +153,6 @@ def _add(
             stored_as=EXTENSIONS.get(path.suffix.lower(), ""),
         )
     )
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a name that no file system takes
-        return False
 
 
 def _inside(listing: Listing, instances: Sequence[T], size: tuple[int, int]) -> tuple[T, ...]:
