@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vtbench.api import Capabilities, Condition, Stream, Tokenizer, Tokens
+from vtbench.api import Capabilities, Condition, Generated, Generator, Stream, Tokenizer, Tokens
 from vtbench.errors import BadSample
 
 
@@ -52,3 +52,41 @@ class Patches(Tokenizer):
 def build(**params: Any) -> Patches:
     """What ``FILE.py:build`` names."""
     return Patches(**params)
+
+
+class Blots(Generator):
+    """Noise of each image's own seed around its label's grey; tokens are the greys. Counts its calls."""
+
+    def __init__(self, classes: int = 4, side: int = 32, revision: str = "blots") -> None:
+        self.name, self.revision, self.params = "blots", revision, {"side": side}
+        self.side, self.calls = side, 0
+        self.capabilities = Capabilities(
+            any_resolution=False,
+            resolution=side,
+            classes=classes,
+            stochastic=True,
+            gives_tokens=True,
+            prefix=True,
+            max_tokens=4,
+        )
+
+    def generate(
+        self, conditions: Sequence[Condition], *, seeds: Sequence[int], budget: int | None = None
+    ) -> Generated:
+        self.calls += len(conditions)
+        images, ids = [], []
+        for condition, seed in zip(conditions, seeds):
+            generator = torch.Generator().manual_seed(seed)
+            small = torch.rand((3, 4, 4), generator=generator) / 2 + (condition.label or 0) / 8
+            if budget is not None:
+                small = small[:, : max(1, budget)].mean((1, 2), keepdim=True).expand(3, 4, 4)
+            images.append(torch.nn.functional.interpolate(small[None], (self.side, self.side), mode="bilinear")[0])
+            ids.append((small.mean((0, 2)) * 255).long())
+        data = torch.stack(ids)[:, :budget]
+        stream = Stream("greys", "index", "seq1d", (256,), (data.shape[1],), ordered=True)
+        return Generated(torch.stack(images), Tokens((stream,), {"greys": data}, len(images)))
+
+
+def build_blots(**params: Any) -> Blots:
+    """What ``FILE.py:build_blots`` names."""
+    return Blots(**params)

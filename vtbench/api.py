@@ -15,6 +15,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     import torch
+    from typing_extensions import Self
 
 # ---------------------------------------------------------------------------------------------- samples
 
@@ -152,7 +153,7 @@ class Capabilities:
     any_resolution: input sides may be any multiple of `multiple`; otherwise `resolution` is the only one.
     scales_with_area: tokens grow with the area, and a budget is per `budget_per` pixels squared.
     per_image_noise: decode draws its noise per image from `seeds` (otherwise the core runs one image at a time).
-    stochastic: decode or encode draws noise at all.
+    stochastic: decode or encode draws noise at all. classes, gives_tokens: of a `Generator`.
     """
 
     prefix: bool = False
@@ -168,10 +169,12 @@ class Capabilities:
     needs_caption: bool = False
     text_align: bool = False
     video: bool = False
+    classes: int | None = None
+    gives_tokens: bool = False
 
 
-class Tokenizer:
-    """A model that encodes images to tokens and decodes tokens to images. Adapters subclass it.
+class Model:
+    """What a tokenizer and a generator share.
 
     name: as on the command line, without params. revision: digest of the weights (`vtbench.weights`), never a name or a path.
     params: what the user chose about the model, resolved (defaults filled in), without the budget. budget: the default
@@ -183,6 +186,18 @@ class Tokenizer:
     params: Mapping[str, Any] = {}
     budget: int | None = None
     capabilities: Capabilities = Capabilities()
+
+    def modules(self) -> Mapping[str, Any]:
+        """The ``torch.nn.Module`` of each part, for costs: `encoder` and `decoder`, and a generator's `generator`; empty when there is none."""
+        return {}
+
+    def to(self, device: str, dtype: str = "float32") -> Self:
+        """Move to a device ("cpu", "cuda:0"); called once before the first batch. Returns self."""
+        return self
+
+
+class Tokenizer(Model):
+    """A model that encodes images to tokens and decodes tokens to images. Adapters subclass it."""
 
     def encode(
         self,
@@ -213,25 +228,37 @@ class Tokenizer:
         """The codebook as float ``[K, dims]``, where there is one."""
         return None
 
-    def modules(self) -> Mapping[str, Any]:
-        """The ``torch.nn.Module`` of each half, under `encoder` and `decoder`, for costs; empty when there is none."""
-        return {}
 
-    def to(self, device: str, dtype: str = "float32") -> Tokenizer:
-        """Move to a device ("cpu", "cuda:0"); called once before the first batch. Returns self."""
-        return self
+@dataclass
+class Generated:
+    """What a generator makes of B conditions: images float32 ``[B, 3, H, W]`` in [0, 1], and their tokens where it made any."""
+
+    images: torch.Tensor
+    tokens: Tokens | None = None
 
 
-class Generator:
-    """A model that makes images from conditions. Same identity fields as `Tokenizer`."""
+class Generator(Model):
+    """A model that makes images from conditions. Adapters subclass it.
 
-    name: str = ""
-    revision: str = ""
-    params: Mapping[str, Any] = {}
-    capabilities: Capabilities = Capabilities()
+    What a user chooses about sampling (steps, guidance, temperature, the decoder) are its `params`. steps: how many times the network is run for
+    an image, where that means anything. capabilities: `resolution` with ``any_resolution=False`` says the size of its images; `classes` how many
+    labels it knows; `prefix` that `budget` makes images from fewer tokens; `gives_tokens` that it returns them; ``stochastic=False`` that no seed moves its images;
+    ``per_image_noise=False`` that it cannot seed images of one batch apart, and is called with one condition at a time.
+    """
 
-    def generate(self, conditions: Sequence[Condition], *, seeds: Sequence[int]) -> torch.Tensor:
-        """One image per condition, float32 ``[B, 3, H, W]`` in [0, 1]."""
+    capabilities: Capabilities = Capabilities(stochastic=True)
+    steps: int | None = None
+
+    def expect(self, conditions: Sequence[Condition], *, whole: bool) -> None:
+        """Told all the conditions of a run before the first is asked for. whole: they are all of the suite's, not a subset. Raises `UsageError` when it
+        cannot serve them at all."""
+
+    def generate(
+        self, conditions: Sequence[Condition], *, seeds: Sequence[int], budget: int | None = None
+    ) -> torch.Tensor | Generated:
+        """One image per condition, float32 ``[B, 3, H, W]``; the core clamps to [0, 1]. Whatever is drawn for an image comes from its own seed alone.
+
+        Raises `BadSample` for a condition that it cannot use (a label out of range, no image in a folder)."""
         raise NotImplementedError
 
 
@@ -242,7 +269,7 @@ class Generator:
 class Pass:
     """How pixels or tokens come to be. Nested; its digest keys the store.
 
-    op: `load` (the input as the protocol prepares it), `run` (encode and decode of `of`), or a change of the images of `of`
+    op: `load` (the input as the protocol prepares it), `run` (encode and decode of `of`), `generate` (images from conditions), or a change of the images of `of`
     (`jpeg`, `noise`, `shift`) or of its tokens (`decode`). args: sorted (name, value) pairs. first: only the first n samples.
     """
 
@@ -253,7 +280,7 @@ class Pass:
 
     def model(self) -> bool:
         """Whether a model takes part: ground truth has none, and is measured once for all models."""
-        return self.op in ("run", "decode") or (self.of is not None and self.of.model())
+        return self.op in ("run", "decode", "generate") or (self.of is not None and self.of.model())
 
     def spelled(self) -> str:
         """A readable, unique spelling: ``run(load)``, ``jpeg[quality=75](run(load))``."""
@@ -267,6 +294,7 @@ class Pass:
 
 INPUT = Pass("load")
 OUTPUT = Pass("run", INPUT)
+GENERATED = Pass("generate")
 
 
 @dataclass(frozen=True)
@@ -274,10 +302,10 @@ class View:
     """Pixels as one extractor wants them; equal views share a forward.
 
     frame: `model` (the model's canvas: tensors ``[B, 3, H, W]``) or `source` (put back on the source image: a list of uint8
-    arrays ``[H, W, 3]``; for INPUT, the source image itself). quantise: how floats become 8 bits (`round`, `truncate` of
+    arrays ``[H, W, 3]``; for INPUT, the source image itself; for GENERATED, the image as it was made). quantise: how floats become 8 bits (`round`, `truncate` of
     255 x, `none`); `reference` says the same of the ground truth ("" = as `quantise`).
     container: what the pixels pass through on the way (`lossless`, `jpeg75` = Pillow's default JPEG for sources stored as JPEG).
-    resize, size: what the network's own input step does.
+    resize, size: generated images of another size are brought to `size` pixels as `resize` says (``fit:library:filter:antialias``); "" leaves them.
     """
 
     frame: Literal["model", "source"] = "model"

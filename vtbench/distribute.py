@@ -16,7 +16,7 @@ from vtbench.ranks import ranks
 from vtbench.worker import Job, Named, Report, Task, bare, numerics
 
 if TYPE_CHECKING:
-    from vtbench.api import Tokenizer
+    from vtbench.api import Model
     from vtbench.engine.chunks import Chunk
     from vtbench.engine.store import Store
     from vtbench.options import Options
@@ -59,7 +59,7 @@ def named(spec: str, weights: str | None, options: Options) -> Named:
     )
 
 
-def sendable(model: Tokenizer, plan: Plan) -> Named | Tokenizer:
+def sendable(model: Model, plan: Plan) -> Named | Model:
     """What workers are told of a model, with the revision that the plan has of it. Raises `UsageError` for one that exists in this process alone."""
     named: Named | None = getattr(model, "named", None)
     if named is not None:
@@ -80,7 +80,7 @@ def sendable(model: Tokenizer, plan: Plan) -> Named | Tokenizer:
 
 
 def fill_apart(
-    model: Tokenizer,
+    model: Model,
     plan: Plan,
     chunks: Sequence[Chunk],
     store: Store,

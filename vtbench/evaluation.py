@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vtbench import zoo
+from vtbench.against import Reference
 from vtbench.alarms import raised
-from vtbench.api import Extractor, Tokenizer
+from vtbench.api import GENERATED, OUTPUT, Condition, Extractor, Generator, Model
 from vtbench.atomic import held
 from vtbench.data import Dataset, choose, open_dataset
 from vtbench.distribute import apart, fill_apart, named
@@ -34,6 +35,7 @@ from vtbench.record import Alarm, DatasetInfo, Failure, ModelInfo, Record, Suite
 from vtbench.reduce import Reducer
 from vtbench.result import Result
 from vtbench.samples import write as write_samples
+from vtbench.sets import only
 from vtbench.suite import Suite, load_suite
 from vtbench.table import write_table
 
@@ -51,17 +53,35 @@ def now() -> str:
 
 @dataclass
 class Opened:
-    """A suite with its data, opened once; where: as given, or `bundled:NAME`."""
+    """A suite with its data, opened once; where: as given, or `bundled:NAME`.
+
+    Of a suite of generation, conditions are what images are made from, reference what they are held against (None: the suite needs none), and dataset what
+    the record calls the data: the reference, else the conditions."""
 
     suite: Suite
     dataset: Dataset
     where: str
+    conditions: Dataset | None = None
+    reference: Reference | None = None
+
+
+def two_sides(plan: Plan, images: list[Chunk], opened: Opened, title: str) -> list[tuple[str, list[Chunk], Plan]]:
+    """Images and the reference that they are held against, with the stations of each."""
+    sides = [(title, images, only(plan, lambda s: s.at.model()))]
+    if opened.reference is not None:
+        truth, name = opened.reference.chunks(opened.suite.chunk), f"reference · {opened.suite.name}"
+        sides.append((name, truth, only(plan, lambda s: not s.at.model())))
+    return sides
 
 
 def open_suite(name: str | Suite, options: Options, talk: Silent | None = None) -> Opened:
     """Load a suite and the data that it runs on. `UsageError` when it has none of its own and none was given."""
     talk = talk or Silent()
     suite = name if isinstance(name, Suite) else load_suite(name, extra_protocols=options.protocol)
+    if suite.task == "generate":
+        from vtbench.generation import open_generation
+
+        return open_generation(suite, options, talk)
     bundled = suite.data.get("bundled")
     where = options.data or (str(Path(__file__).parent / bundled) if bundled else "")
     if not where:
@@ -114,36 +134,36 @@ class Evaluator:
         self.opened = [open_suite(name, self.options, self.talk) for name in names]
         self._extractors: dict[Any, tuple[Extractor, Mapping[str, str]]] = {}
         self._opened_networks: set[int] = set()
-        self._controls: dict[str, Tokenizer] = {}
+        self._controls: dict[str, Model] = {}
         self._apart = apart(self.options)
 
-    def __call__(self, model: Tokenizer | str, *, step: int | None = None, command: str | None = None) -> Result:
+    def __call__(self, model: Model | str, *, step: int | None = None, command: str | None = None) -> Result:
         """Measure one model under every suite, its controls beside it.
 
         step: the training step; it becomes part of the revision shown. Records, samples and the table are written to `out`. In a
         process group every rank calls, with the same model and `out` on a shared file system; rank 0 gets the result, the others
         an empty one."""
-        tokenizer = self.load(model) if isinstance(model, str) else model
+        subject = self.load(model) if isinstance(model, str) else model
         records, controls = [], []
-        with untouched(tokenizer.modules().values()):
+        with untouched(subject.modules().values()):
             for opened in self.opened:
-                records.append(self._run(tokenizer, opened, step, command))
+                records.append(self._run(subject, opened, step, command))
                 for spec in opened.suite.controls if self.options.baselines else ():
                     if spec not in self._controls:
                         self._controls[spec] = self.load(spec)
                     control = self._controls[spec]
-                    if (control.name, dict(control.params)) != (tokenizer.name, dict(tokenizer.params)):
+                    if (control.name, dict(control.params)) != (subject.name, dict(subject.params)):
                         controls.append(self._run(control, opened, None, command))
         if ranks().first:
             write_table(Path(self.options.out))
         measured, beside = [r for r in records if r is not None], [r for r in controls if r is not None]
         return Result(measured, beside, Path(self.options.out))
 
-    def load(self, spec: str) -> Tokenizer:
+    def load(self, spec: str) -> Model:
         """A model of the zoo, by what stands after `--model`."""
         o = self.options
         weights = o.weights if spec not in {c for opened in self.opened for c in opened.suite.controls} else None
-        model = zoo.load(
+        model = zoo.load_model(
             spec,
             weights=weights,
             state_key=o.state_key,
@@ -157,13 +177,13 @@ class Evaluator:
             self.talk.say(f"{spec}: {note}")
         return model
 
-    def plan(self, model: Tokenizer, opened: Opened, revision: str | None = None) -> Plan:
+    def plan(self, model: Model, opened: Opened, revision: str | None = None) -> Plan:
         """What a run would do. revision: the model's, when it has been asked for already."""
         o = self.options
         budgets: tuple[int | None, ...] = o.tokens or (model.budget,)
         if o.tokens and not model.capabilities.prefix:
             budgets = (None,)
-        return make_plan(
+        plan = make_plan(
             opened.suite,
             model,
             resolutions=tuple(o.resolution) or tuple(r or None for r in opened.suite.resolutions),
@@ -174,13 +194,19 @@ class Evaluator:
             made=self._extractors,
             slice_by=o.slice_by,
             revision=revision,
-            alarms="pairs" if o.alarms else "none",
+            alarms="none" if not o.alarms or opened.conditions is not None else "pairs",
         )
+        if opened.conditions is None:
+            return plan
+        from vtbench.generation import fit_plan
+
+        return fit_plan(plan, opened, model, self._extractors)
 
     # ------------------------------------------------------------------------------------ one run
 
-    def _run(self, model: Tokenizer, opened: Opened, step: int | None, command: str | None) -> Record | None:
+    def _run(self, model: Model, opened: Opened, step: int | None, command: str | None) -> Record | None:
         o, suite, dataset = self.options, opened.suite, opened.dataset
+        _right_kind(model, opened, whole=not (o.subset or o.limit))
         if o.strict and dataset.problems:
             raise BadSample(f"{dataset.problems[0][0]}: {dataset.problems[0][1]}")
         if o.tokens and not model.capabilities.prefix:
@@ -194,7 +220,7 @@ class Evaluator:
             model.params,
             suite.digest(),
             dataset.revision,
-            {**self._moving(), "budget": model.budget},
+            {**self._moving(), **_moving_of(opened), "budget": model.budget},
         )
         lock = Path(o.store()) / "locks" / f"{identity}.lock"
         with held(lock, self._waiting) if ranks().first else nullcontext():
@@ -202,7 +228,7 @@ class Evaluator:
 
     def _held_run(
         self,
-        model: Tokenizer,
+        model: Model,
         opened: Opened,
         plan: Plan,
         identity: str,
@@ -216,7 +242,7 @@ class Evaluator:
         o, suite, dataset = self.options, opened.suite, opened.dataset
         started = now()
         device = o.resolved_device()
-        keep = self._keep(plan, dataset, identity)
+        keep = self._keep(plan, opened.conditions or dataset, identity)
         bench = Bench(
             model if self._apart else model.to(device, o.dtype),
             plan,
@@ -257,7 +283,7 @@ class Evaluator:
             dataset=DatasetInfo(
                 name=dataset.name, revision=dataset.revision, n=len(dataset.samples), where=opened.where
             ),
-            options={**self._moving(), **({"step": step} if step is not None else {})},
+            options={**self._moving(), **_moving_of(opened), **({"step": step} if step is not None else {})},
             protocols={name: _protocol(suite, name) for name in dict.fromkeys(c.protocol.name for c in plan.cells)},
             rows=reduced.rows,
             failures=failures,
@@ -290,27 +316,29 @@ class Evaluator:
         write_instances(out, identity, collect(reducer, () if keep is None else keep.ids))
         return record
 
-    def _measure(self, model: Tokenizer, plan: Plan, opened: Opened, bench: Bench, store: Store) -> tuple[Reducer, int]:
+    def _measure(self, model: Model, plan: Plan, opened: Opened, bench: Bench, store: Store) -> tuple[Reducer, int]:
         """Fill the store; what reads it, and how many chunks needed work."""
-        o, suite = self.options, opened.suite
-        chunks = cut(opened.dataset.samples, suite.chunk, conditions=model.capabilities.needs_caption)
-        title = f"{model.name} · {suite.name}"
+        o = self.options
+        sides = self._sides(model, plan, opened)
         group = ranks()
         worked = 0
 
         def measure() -> None:
             nonlocal worked
-            mine = group.share(chunks[o.chunk_range() or slice(None)])
-            costs = chunks[0] if group.first and chunks and o.chunks is None else None
-            with self.talk.task(title, sum(len(c.samples) for c in mine)) as task:
-                worked = self._fill(model, plan, mine, store, bench, task, costs)
+            for i, (title, chunks, part) in enumerate(sides if o.chunks is None else sides[:1]):
+                mine = group.share(chunks[o.chunk_range() or slice(None)])
+                costs = chunks[0] if i == 0 and group.first and chunks and o.chunks is None else None
+                if not part.stations or not (mine or costs):
+                    continue
+                with self.talk.task(title, sum(len(c.samples) for c in mine)) as task:
+                    worked += self._fill(model, part, mine, store, bench, task, costs)
 
         group.together(measure)
-        return Reducer(plan, store, chunks, facts=_facts(model), limited=o.limit is not None, lost=bench.lost), worked
+        return self._reducer(model, plan, opened, store, [chunks for _, chunks, _ in sides], bench.lost), worked
 
     def _fill(
         self,
-        model: Tokenizer,
+        model: Model,
         plan: Plan,
         chunks: Sequence[Chunk],
         store: Store,
@@ -330,6 +358,29 @@ class Evaluator:
             fill_model(plan, costs, store, bench, fresh=o.fresh)
         return worked
 
+    def _sides(self, model: Model, plan: Plan, opened: Opened) -> list[tuple[str, list[Chunk], Plan]]:
+        """What is measured on which chunks: (title, chunks, part of the plan); a reference that is not paired comes second."""
+        size, title = opened.suite.chunk, f"{model.name} · {opened.suite.name}"
+        if opened.conditions is None:
+            samples, seen = opened.dataset.samples, model.capabilities.needs_caption
+            return [(title, cut(samples, size, conditions=seen), plan)]
+        return two_sides(plan, cut(opened.conditions.samples, size, conditions=True), opened, title)
+
+    def _reducer(
+        self,
+        model: Model,
+        plan: Plan,
+        opened: Opened,
+        store: Store,
+        sides: Sequence[Sequence[Chunk]],
+        lost: Mapping[str, str],
+    ) -> Reducer:
+        """What reads the store. lost: chunks that no worker could measure."""
+        how: dict[str, Any] = {"facts": _facts(model), "limited": self.options.limit is not None, "lost": lost}
+        if opened.reference is None:
+            return Reducer(plan, store, sides[0], **how)
+        return opened.reference.reducer(plan, store, *sides, side="", **how)
+
     def _moving(self) -> dict[str, Any]:
         """The options that are part of a run's id."""
         return self.options.moving()
@@ -337,8 +388,12 @@ class Evaluator:
     def _waiting(self) -> None:
         self.talk.say("another process measures this very run: waiting for it")
 
-    def _alarms(self, model: Tokenizer, plan: Plan, opened: Opened, reducer: Reducer) -> list[Alarm]:
+    def _alarms(self, model: Model, plan: Plan, opened: Opened, reducer: Reducer) -> list[Alarm]:
         """Common mistakes seen in the measurements."""
+        if opened.conditions is not None:
+            if opened.reference is None:
+                return []
+            return opened.reference.alarms(plan, reducer, opened.conditions, reconstructions=False)
         return raised(plan, reducer, getattr(model, "ids", None), [s.id for s in opened.dataset.samples])
 
     def _keep(self, plan: Plan, dataset: Dataset, identity: str) -> Keep | None:
@@ -348,7 +403,7 @@ class Evaluator:
         how = "sample" if o.keep_images == "none" and o.grid else o.keep_images
         points: dict[tuple[Prepared, int | None], str] = {}
         for prepared, at, budget, _ in plan.operating_points():
-            if at.op == "run" and at.of is not None and at.of.op == "load":
+            if at in (OUTPUT, GENERATED):
                 point = f"{prepared.resolution or 'native'}" + (f"-{budget}tokens" if budget is not None else "")
                 if point not in points.values():
                     points[prepared, budget] = point
@@ -360,7 +415,7 @@ class Evaluator:
             ids = frozenset(ranked[:KEPT])
         return Keep(Path(o.out) / "images" / identity, points, ids)
 
-    def _tell(self, model: Tokenizer, failures: Iterable[Failure], dataset: Dataset) -> None:
+    def _tell(self, model: Model, failures: Iterable[Failure], dataset: Dataset) -> None:
         bad = [*(Failure(id=i, stage="load", reason=r) for i, r in dataset.problems), *failures]
         for failure in bad[:5]:
             self.talk.warn(f"{failure.id}: {failure.reason}")
@@ -369,7 +424,7 @@ class Evaluator:
 
 
 def evaluate(
-    model: Tokenizer | str,
+    model: Model | str,
     suites: str | Sequence[str] = ("reconstruction-256",),
     *,
     talk: Silent | None = None,
@@ -391,11 +446,32 @@ def _protocol(suite: Suite, name: str) -> dict[str, Any]:
     }
 
 
-def _facts(model: Tokenizer) -> dict[str, Any]:
+def _right_kind(model: Model, opened: Opened, *, whole: bool) -> None:
+    """Refuse a generator in a suite of reconstruction, and a tokenizer in one of generation; tell a generator its conditions."""
+    if isinstance(model, Generator) and opened.conditions is not None:
+        conditions = [Condition(s.id, s.label, s.caption) for s in opened.conditions.samples]
+        model.expect(conditions, whole=whole)
+    elif isinstance(model, Generator) or opened.conditions is not None:
+        is_, command = ("a generator", "generate") if isinstance(model, Generator) else ("a tokenizer", "reconstruct")
+        raise UsageError(
+            f"{model.name} is {is_}, and the suite {opened.suite.name} is one of task '{opened.suite.task}'",
+            f"vtbench {command} --model {model.name} takes it",
+        )
+
+
+def _moving_of(opened: Opened) -> dict[str, Any]:
+    """What the data of a suite of generation add to a run's id: the conditions, and statistics that stand for the reference."""
+    if opened.conditions is None:
+        return {}
+    named = {"conditions": opened.conditions.name, "conditions_revision": opened.conditions.revision}
+    return {**named, **(opened.reference.moving() if opened.reference else {})}
+
+
+def _facts(model: Model) -> dict[str, Any]:
     return {"model": model.name, "max_tokens": model.capabilities.max_tokens}
 
 
-def _card(model: Tokenizer) -> dict[str, Any]:
+def _card(model: Model) -> dict[str, Any]:
     card = getattr(model, "card", None)
     if card is None:
         return {}

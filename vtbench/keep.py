@@ -22,23 +22,26 @@ Point = tuple[Prepared, "int | None"]
 
 @dataclass
 class Keep:
-    """What is kept, and where: ``folder/POINT/{original,reconstruction}/ID.png``. ids: only these samples (None: all)."""
+    """What is kept, and where: ``folder/POINT/{original,reconstruction}/ID.png``, of generators ``folder/POINT/generated/ID.png``.
+
+    ids: only these samples (None: all)."""
 
     folder: Path
     points: Mapping[Point, str]
     ids: frozenset[str] | None = None
 
-    def paths(self, sample_id: str, point: str) -> tuple[Path, Path]:
-        """The original's and the reconstruction's file."""
+    def paths(self, sample_id: str, point: Point) -> tuple[Path, ...]:
+        """The original's and the reconstruction's file, or the generated one's."""
         name = sample_id.replace("/", "__") + ".png"
-        return self.folder / point / "original" / name, self.folder / point / "reconstruction" / name
+        kinds = ("generated",) if point[0].generated else ("original", "reconstruction")
+        return tuple(self.folder / self.points[point] / kind / name for kind in kinds)
 
     def lacks(self, sample: Any, points: Sequence[Point] | None = None) -> bool:
         """Whether a sample is wanted and not there yet, at any of the points."""
         if self.ids is not None and sample.id not in self.ids:
             return False
-        names = [self.points[p] for p in (points if points is not None else self.points)]
-        return any(not p.is_file() for name in names for p in self.paths(sample.id, name))
+        chosen = points if points is not None else list(self.points)
+        return any(not path.is_file() for point in chosen for path in self.paths(sample.id, point))
 
     def wants(self, point: Point, items: Sequence[Item]) -> bool:
         """Whether any of these samples is still to be written at a point."""
@@ -49,12 +52,14 @@ class Keep:
         from PIL import Image
 
         for array, item in zip(to_bytes(pixels, "round"), items):
-            if item.pixels is None or item.placement is None or not self.lacks(item.sample, [point]):
+            if not self.lacks(item.sample, [point]):
                 continue
-            truth, back = (item.pixels * 255).round().astype(np.uint8).transpose(1, 2, 0), array
-            if item.placement.restorable:
-                truth, back = item.source, restore(array, item.placement)
-            for path, picture in zip(self.paths(item.sample.id, self.points[point]), (truth, back)):
+            pictures: tuple[np.ndarray, ...] = (array,)
+            if item.pixels is not None and item.placement is not None:
+                pictures = (item.pixels * 255).round().astype(np.uint8).transpose(1, 2, 0), array
+                if item.placement.restorable:
+                    pictures = item.source, restore(array, item.placement)
+            for path, picture in zip(self.paths(item.sample.id, point), pictures):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 partial = path.with_suffix(".part")
                 Image.fromarray(picture).save(partial, format="PNG")

@@ -21,6 +21,8 @@ class Options:
     devices in turn). engine: `local`, or `ray` (a cluster). loaders: threads that decode and prepare images, in each worker (None: by the cores).
     chunks: ``A:B`` measures these chunks only and writes no record (array jobs); the same without it reduces.
     upstream: a checkout of the authors' code, for models that run through it.
+    reference, reference_protocol, labels: of generation: images or statistics to hold the images against; ``balanced`` or ``random`` class labels
+    (None: as the suite's protocols say).
     batch_size: None chooses 16 on a CPU and 64 on a GPU, so that equal commands have equal batches.
     """
 
@@ -51,6 +53,9 @@ class Options:
     state_key: str = "auto"
     allow_code: bool = False
     upstream: str | None = None
+    reference: str | None = None
+    reference_protocol: str | None = None
+    labels: Literal["balanced", "random"] | None = None
 
     def __post_init__(self) -> None:
         self.chunk_range()

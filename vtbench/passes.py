@@ -14,12 +14,24 @@ import numpy as np
 import torch
 
 from vtbench import perturb
-from vtbench.api import OUTPUT, Batch, Condition, Pass, Rows, Tokenizer, Tokens, View
+from vtbench.api import (
+    GENERATED,
+    OUTPUT,
+    Batch,
+    Generated,
+    Model,
+    Pass,
+    Rows,
+    Tokenizer,
+    Tokens,
+    View,
+)
 from vtbench.data import prepare
 from vtbench.engine.chunks import Chunk, seed_of
 from vtbench.engine.rows import stack
 from vtbench.engine.store import Measured
 from vtbench.errors import BadSample, LostBatch, VtbenchError
+from vtbench.generating import conditions_of, generate, unmade
 from vtbench.keep import Keep
 from vtbench.plan import Plan, Prepared, Station
 from vtbench.view import Item, pad, see
@@ -28,10 +40,13 @@ from vtbench.view import Item, pad, see
 class _Forward:
     """The passes over one batch, each made once: encodes shared by budgets, decodes by views."""
 
-    def __init__(self, bench: Bench, items: Sequence[Item], images: torch.Tensor | None) -> None:
-        self.bench, self.items, self.images = bench, items, images
+    def __init__(
+        self, bench: Bench, items: Sequence[Item], images: torch.Tensor | None, side: int | None = None
+    ) -> None:
+        self.bench, self.items, self.images, self.side = bench, items, images, side
         self._tokens: dict[tuple[Pass, bool], Tokens] = {}
         self._images: dict[tuple[Pass, int | None, bool], torch.Tensor] = {}
+        self._made: dict[int | None, Tokens] = {}
 
     def pixels(self, at: Pass, budget: int | None, sample: bool) -> torch.Tensor:
         """Images of a pass, float32 in [0, 1], on the bench's device."""
@@ -40,7 +55,12 @@ class _Forward:
             return self.images
         key = (at, budget, sample)
         if key not in self._images:
-            if at.op == "run":
+            if at == GENERATED:
+                made = self.bench.generate(self.items, budget, self.side)
+                self._images[key] = made.images
+                if made.tokens is not None:
+                    self._made[budget] = made.tokens
+            elif at.op == "run":
                 with self.bench.stage("decode"):
                     self._images[key] = self.bench.decode(
                         self.tokens(at, budget, sample), self.items, at, self._size(at)
@@ -53,7 +73,7 @@ class _Forward:
             elif at.op == "decode" and at.of is not None:
                 seeds = self.bench._seeds(self.items, at, "tokens")
                 with self.bench.stage("decode"):
-                    changed = perturb.tokens(self.tokens(at.of, budget, sample), at, self.bench.model, seeds)
+                    changed = perturb.tokens(self.tokens(at.of, budget, sample), at, self.bench.tokenizer, seeds)
                     self._images[key] = self.bench.decode(changed, self.items, at, self._size(at))
             else:
                 raise VtbenchError(f"the pass '{at.op}' is not one that this version can make")
@@ -64,7 +84,12 @@ class _Forward:
         return int(self.images.shape[2]), int(self.images.shape[3])
 
     def tokens(self, at: Pass, budget: int | None, sample: bool) -> Tokens:
-        """The tokens of a `run` pass, cut to the budget; encoded once for all budgets."""
+        """The tokens of a `run` pass, cut to the budget; encoded once for all budgets. Of a generator, those that it made."""
+        if at == GENERATED:
+            self.pixels(at, budget, sample)
+            if budget not in self._made:
+                raise VtbenchError(f"{self.bench.model.name} says that it gives tokens, and gave none")
+            return self._made[budget]
         if at.op != "run" or at.of is None:
             raise VtbenchError(f"the pass '{at.spelled()}' has no tokens")
         key = (at, sample)
@@ -73,7 +98,7 @@ class _Forward:
             with self.bench.stage("encode"):
                 self._tokens[key] = self.bench.encode(base, self.items, at, sample)
         tokens = self._tokens[key]
-        return tokens if budget is None else self.bench.model.prefix(tokens, budget)
+        return tokens if budget is None else self.bench.tokenizer.prefix(tokens, budget)
 
     def forget(self, at: Pass, budget: int | None, sample: bool) -> None:
         """Free the images of a pass that no later station wants."""
@@ -84,7 +109,7 @@ class _Forward:
 class Bench:
     """A model and the extractors of a plan on one device; measures chunks for the engine."""
 
-    model: Tokenizer
+    model: Model
     plan: Plan
     seed: int = 0
     batch_size: int = 16
@@ -98,6 +123,13 @@ class Bench:
     lost: dict[str, str] = field(default_factory=dict)
     by: Counter[str] = field(default_factory=Counter)
     _open: set[int] = field(default_factory=set)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model, where it encodes and decodes."""
+        if not isinstance(self.model, Tokenizer):
+            raise VtbenchError(f"{self.model.name} is a generator: it does not encode images")
+        return self.model
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -141,8 +173,13 @@ class Bench:
             self._split(prepared, items, by_prepared[prepared], wanted, rows, fail, keeping)
 
         with torch.inference_mode():
-            for item, exif, problem in self._load(chunk, by_prepared):
-                for prepared, stations in by_prepared.items():
+            for prepared in [p for p in by_prepared if p.generated]:
+                made = unmade(chunk.samples)
+                for start in range(0, len(made), self.batch_size):
+                    flush(prepared, made[start : start + self.batch_size])
+            loaded = {p: stations for p, stations in by_prepared.items() if not p.generated}
+            for item, exif, problem in self._load(chunk, loaded):
+                for prepared, stations in loaded.items():
                     if prepared.mapping().get("exif", "ignore") != exif:
                         continue
                     if problem:
@@ -170,7 +207,9 @@ class Bench:
         out: dict[Station, Measured] = {}
         for station, heads in wanted.items():
             batch: list[Item] = []
-            for item, _, problem in self._load(chunk, {station.prepared: [station]}):
+            if station.prepared.generated:
+                batch = unmade(chunk.samples[: self.batch_size])
+            for item, _, problem in self._load(chunk, {} if batch else {station.prepared: [station]}):
                 if problem:
                     continue
                 try:
@@ -184,7 +223,7 @@ class Bench:
             if not batch:
                 out[station] = Measured(failed={0: "no sample of the first chunk could be read"})
                 continue
-            images = self._stack(batch)
+            images = None if station.prepared.generated else self._stack(batch)
             extractor = self._extractor(station)
             extractor.model, extractor.budget = self.model, station.budget  # type: ignore[attr-defined]
             try:
@@ -305,7 +344,7 @@ class Bench:
         keeping: Keep | None,
     ) -> dict[Station, Mapping[str, Rows]]:
         images = self._stack(items) if items[0].pixels is not None else None
-        forward = _Forward(self, items, images)
+        forward = _Forward(self, items, images, prepared.resolution)
         found: dict[Station, Mapping[str, Rows]] = {}
         samples = [i.sample for i in items]
         for at, budget, sample in dict.fromkeys((s.at, s.budget, s.sample) for s in stations):
@@ -316,7 +355,8 @@ class Bench:
                 batch = Batch(samples)
                 if extractor.takes == "tokens":
                     batch.tokens = forward.tokens(at, budget, sample)
-                    batch.pixels = self._input_pixels(images) if images is not None else 0
+                    seen = forward.pixels(at, budget, sample) if prepared.generated else images
+                    batch.pixels = self._input_pixels(seen) if seen is not None else 0
                 else:
                     pixels = forward.pixels(at, budget, sample) if at.op != "load" or images is not None else None
                     batch.images = self._seen(pixels, items, station.view, truth=not at.model())
@@ -326,13 +366,13 @@ class Bench:
                 with self.stage(station.extractor):
                     found[station] = extractor(batch, sorted(wanted[station]))
                 self.forwards[station.extractor] += len(items)
-            if keeping and at == OUTPUT and keeping.wants((prepared, budget), items):
+            if keeping and at in (OUTPUT, GENERATED) and keeping.wants((prepared, budget), items):
                 with self.stage("keep images"):
                     keeping.write((prepared, budget), items, forward.pixels(at, budget, sample))
             forward.forget(at, budget, sample)
         for point in keeping.points if keeping else ():
             if keeping and point[0] == prepared and keeping.wants(point, items):
-                pixels = forward.pixels(OUTPUT, point[1], False)
+                pixels = forward.pixels(GENERATED if prepared.generated else OUTPUT, point[1], False)
                 with self.stage("keep images"):
                     keeping.write(point, items, pixels)
         return found
@@ -362,11 +402,11 @@ class Bench:
 
     def encode(self, images: torch.Tensor, items: Sequence[Item], at: Pass, sample: bool) -> Tokens:
         """Encode, padded by edge replication to the model's multiple."""
-        conditions = [Condition(i.sample.id, i.sample.label, i.sample.caption) for i in items]
+        conditions = conditions_of(items)
         seeds = self._seeds(items, at, "encode")
         self.forwards["encode"] += len(items)
         try:
-            return self.model.encode(
+            return self.tokenizer.encode(
                 pad(images, self.model.capabilities.multiple), condition=conditions, sample=sample, seeds=seeds
             )
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
@@ -377,7 +417,7 @@ class Bench:
         seeds = self._seeds(items, at, "decode")
         self.forwards["decode"] += len(items)
         try:
-            out = self.model.decode(tokens, seeds=seeds)
+            out = self.tokenizer.decode(tokens, seeds=seeds)
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise self._blame(error, "decode", None) from error
         if out.ndim != 4 or out.shape[0] != len(items) or out.shape[1] != 3:
@@ -388,6 +428,16 @@ class Bench:
         if not bool(torch.isfinite(out).all()):
             raise BadSample(f"{self.model.name} decoded to values that are not finite")
         return out.float().clamp(0, 1).to(self.device)
+
+    def generate(self, items: Sequence[Item], budget: int | None, side: int | None) -> Generated:
+        """Make one image per condition, each from its own seed. side: what the images must measure, where that matters."""
+        self.forwards["generate"] += len(items)
+        with self.stage("generate"):
+            try:
+                made = generate(self.model, items, self.seed, budget, side)
+            except (RuntimeError, ValueError, TypeError, IndexError) as error:
+                raise self._blame(error, "generate", None) from error
+        return replace(made, images=made.images.to(self.device))
 
     def _blame(self, error: Exception, half: str, images: torch.Tensor | None) -> Exception:
         if isinstance(error, torch.cuda.OutOfMemoryError):

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from vtbench import registry
-from vtbench.api import INPUT, OUTPUT, Extractor, Metric, Need, Pass, Tokenizer, View
+from vtbench.api import GENERATED, INPUT, OUTPUT, Extractor, Generator, Metric, Model, Need, Pass, View
 from vtbench.engine.store import station_key
 from vtbench.errors import MissingPackage, MissingWeights, UsageError
 from vtbench.extractors.alarms import PAIR_HEADS, SET_HEADS
@@ -21,6 +21,11 @@ from vtbench.suite import Protocol, Suite, SuiteMetric
 BITS = Need("tokens", "bits", at=OUTPUT)
 PIXELS = Need("tokens", "pixels", at=OUTPUT)
 USED = Need("tokens", "used", at=OUTPUT)
+
+
+FROM_CONDITIONS = (("from", "conditions"),)
+OF_CONDITIONS = ("labels",)
+"""The `[input]` fields that say which images are made, and nothing of how a reference is prepared."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,11 @@ class Prepared:
     def mapping(self) -> dict[str, Any]:
         """The fields as a dict."""
         return dict(self.fields)
+
+    @property
+    def generated(self) -> bool:
+        """Whether nothing is prepared, since a generator makes the images from conditions."""
+        return self.fields == FROM_CONDITIONS
 
 
 @dataclass(frozen=True)
@@ -98,14 +108,18 @@ class Plan:
 
     def count(self, samples: int) -> list[tuple[str, int, str]]:
         """What a full run costs: (what, times, remark) lines for `--dry-run`."""
-        inputs = list(dict.fromkeys(s.prepared for s in self.stations if s.at.op != "load" or s.view.frame == "model"))
-        encodes = list(dict.fromkeys((s.prepared, s.sample) for s in self.stations if s.at.model()))
-        decodes = [p for p in self.operating_points() if self._decoded(p)]
-        lines = [
-            ("prepared inputs", len(inputs) * samples, f"{len(inputs)} x {samples} images"),
-            ("encoder forwards", len(encodes) * samples, f"{len(encodes)} x {samples}"),
-            ("decoder forwards", len(decodes) * samples, f"{len(decodes)} x {samples}"),
-        ]
+        generated = list(dict.fromkeys((s.prepared, s.budget) for s in self.stations if s.prepared.generated))
+        if generated:
+            lines = [("images generated", len(generated) * samples, f"{len(generated)} x {samples}")]
+        else:
+            inputs = dict.fromkeys(s.prepared for s in self.stations if s.at.op != "load" or s.view.frame == "model")
+            encodes = dict.fromkeys((s.prepared, s.sample) for s in self.stations if s.at.model())
+            decodes = [p for p in self.operating_points() if self._decoded(p)]
+            lines = [
+                ("prepared inputs", len(inputs) * samples, f"{len(inputs)} x {samples} images"),
+                ("encoder forwards", len(encodes) * samples, f"{len(encodes)} x {samples}"),
+                ("decoder forwards", len(decodes) * samples, f"{len(decodes)} x {samples}"),
+            ]
         for station, heads in self.stations.items():
             extractor = self.extractor(station)
             if extractor.takes == "model":
@@ -131,10 +145,27 @@ class Plan:
         return total
 
 
-def _station(need: Need, protocol: Protocol, resolution: int | None, budget: int | None) -> Station:
-    fields = dict(protocol.input)
+def made(at: Pass) -> Pass:
+    """A pass of a model's output where the model is a generator: what it makes from conditions takes the place of `OUTPUT`."""
+    if at == OUTPUT:
+        return GENERATED
+    return at if at.of is None else replace(at, of=made(at.of))
+
+
+def _station(
+    need: Need, protocol: Protocol, resolution: int | None, budget: int | None, *, exact: bool | None = None
+) -> Station:
+    """exact: for a generator, whether its images must have the resolution (else they are brought to it); None for a tokenizer."""
+    fields = {k: v for k, v in protocol.input.items() if k not in OF_CONDITIONS}
     sample = fields.pop("encode", "mode") == "sample"
     model = need.at.model()
+    if model and exact is not None:
+        view = need.view
+        if not exact and resolution is not None and view.frame == "model":
+            how = ("fit", "library", "filter", "antialias")
+            view = replace(view, resize=":".join(str(fields.get(k, "")) for k in how), size=resolution)
+        asked = Prepared(FROM_CONDITIONS, resolution if exact else None)
+        return Station(need.extractor, need.args, made(need.at), view, asked, budget)
     at_source = not model and need.view.frame == "source" and need.at.op == "load"
     view = need.view
     if at_source:
@@ -152,11 +183,14 @@ def _station(need: Need, protocol: Protocol, resolution: int | None, budget: int
     )
 
 
-def unfit(model: Tokenizer, resolution: int | None) -> str:
-    """Why a model cannot take this resolution; empty when it can."""
+def unfit(model: Model, resolution: int | None, *, exact: bool = True) -> str:
+    """Why a model cannot take, or make, this resolution; empty when it can."""
     can = model.capabilities
     if can.any_resolution or resolution == can.resolution:
         return ""
+    if isinstance(model, Generator):
+        wrong = exact and resolution is not None
+        return f"{model.name} makes {can.resolution} x {can.resolution}, the suite wants {resolution}" if wrong else ""
     return f"{model.name} takes {can.resolution} x {can.resolution} only"
 
 
@@ -178,7 +212,7 @@ def _alarm_stations(plan: Plan, alarms: str) -> list[Station]:
 
 def make_plan(
     suite: Suite,
-    model: Tokenizer,
+    model: Model,
     *,
     resolutions: Sequence[int | None],
     budgets: Sequence[int | None] = (None,),
@@ -210,6 +244,7 @@ def make_plan(
     }
     if model.capabilities.stochastic:
         facts["seed"] = seed
+    exact = bool(suite.data.get("exact")) if isinstance(model, Generator) else None
 
     def extractor_of(station: Station) -> str:
         key = (station.extractor, station.args)
@@ -237,14 +272,15 @@ def make_plan(
                             f"the protocol {name} lacks '{absent[0]}', which the metric {entry.name} reads"
                         )
                     needs = {
-                        key: (_station(need, protocol, resolution, budget), need.head)
+                        key: (_station(need, protocol, resolution, budget, exact=exact), need.head)
                         for key, need in metric.needs(fields).items()
                     }
                     costs = {
-                        key: (_station(need, protocol, resolution, budget), need.head)
+                        key: (_station(need, protocol, resolution, budget, exact=exact), need.head)
                         for key, need in (("bits", BITS), ("pixels", PIXELS), ("used", USED))
+                        if exact is None or model.capabilities.gives_tokens
                     }
-                    skip = unfit(model, resolution)
+                    skip = unfit(model, resolution, exact=exact is not False)
                     skip = skip or next(filter(None, (extractor_of(s) for s, _ in needs.values())), "")
                     cell = Cell(metric, entry, protocol, resolution, budget, needs, costs, skip)
                     plan.cells.append(cell)

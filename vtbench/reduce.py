@@ -233,7 +233,7 @@ class Reducer:
 
     def _costs(self, cell: Cell) -> tuple[int | None, float | None]:
         """The tokens and bits-per-pixel columns of a cell's operating point."""
-        if any(station not in self.plan.keys for station, _ in cell.costs.values()):
+        if not cell.costs or any(station not in self.plan.keys for station, _ in cell.costs.values()):
             return cell.budget, None
         used = self.column(*cell.costs["used"]).array()
         bits, pixels = self.column(*cell.costs["bits"]).array(), self.column(*cell.costs["pixels"]).array()

@@ -53,7 +53,7 @@ class Statistics:
 
     def refusal(self, protocol: Protocol, resolution: int | None, head: str, network: Mapping[str, str]) -> str:
         """Why these statistics cannot stand for the reference under a protocol; empty when they can."""
-        if protocol.name != self.protocol:
+        if protocol.name != self.protocol and (self.digest or self.protocol not in protocol.statistics):
             return f"{self.path.name} holds statistics under the protocol {self.protocol}, not {protocol.name}"
         if self.digest and protocol.digest() != self.digest:
             return f"{self.path.name} was made under another version of the protocol {self.protocol} ({self.digest}, not {protocol.digest()})"

@@ -7,23 +7,21 @@ compare sets apply. A reference of statistics has no samples at all.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from vtbench import alarms
-from vtbench.api import INPUT, OUTPUT, Tokenizer
+from vtbench.against import Reference, of_images_alone
+from vtbench.api import INPUT, Model, Tokenizer
 from vtbench.data import Dataset, choose, open_dataset
-from vtbench.data.sample import Sample
-from vtbench.data.sources import FileSource
 from vtbench.distribute import apart
 from vtbench.engine.chunks import Chunk, cut
-from vtbench.engine.store import Reads, Store
+from vtbench.engine.store import Store
 from vtbench.errors import BadSample, UsageError
-from vtbench.evaluation import Evaluator, Opened
+from vtbench.evaluation import Evaluator, Opened, two_sides
 from vtbench.given import GivenPairs, GivenSet
 from vtbench.options import Options
 from vtbench.pairing import Pairing, paired
@@ -31,13 +29,10 @@ from vtbench.plan import Cell, Plan, make_plan
 from vtbench.progress import Silent
 from vtbench.record import Alarm
 from vtbench.reduce import Reducer
-from vtbench.reference import read_statistics, write_statistics
+from vtbench.reference import write_statistics
 from vtbench.result import Result
-from vtbench.sets import Saved, SetReducer, named, only, pixels, restrict, share
+from vtbench.sets import only, pixels, restrict, share
 from vtbench.suite import Suite, load_suite
-
-if TYPE_CHECKING:
-    from vtbench.passes import Bench
 
 LOOKED_AT = 16  # images whose size decides the resolution when none is given
 LOOKED_AT_ALL = 1000  # images up to which every size is looked at, to share forwards of protocols that crop differently
@@ -76,23 +71,29 @@ class Scorer(Evaluator):
         self._apart = apart(self.options)
         names = (suites,) if isinstance(suites, (str, Suite)) else tuple(suites)
         loaded = [n if isinstance(n, Suite) else load_suite(n, extra_protocols=self.options.protocol) for n in names]
-        self.statistics = read_statistics(reference, reference_protocol)
+        self.reference = Reference.open(
+            reference, reference_protocol, self.options, self.talk, metadata=self.options.metadata
+        )
         self.images = self._open(fake)
-        self.truth = None if self.statistics and not self.statistics.images else self._open(reference)
         self.name = name or Path(fake.rstrip("/")).name.partition(".")[0] or "images"
         ids = [s.id for s in self.images.dataset.samples]
+        truth = self.reference.dataset
         self.paired = (
-            self.truth is not None
-            and not self.statistics
-            and paired(ids, [s.id for s in self.truth.dataset.samples], pairing)
+            truth is not None and not self.reference.statistics and paired(ids, [s.id for s in truth.samples], pairing)
         )
         self._choose()
         if not self.paired:
             self.talk.say("the images are compared as sets: they are not paired with the reference")
         side = self._side_length()
-        dataset = self.truth.dataset if self.truth else self._of_statistics()
+        dataset = self.reference.shown()
         self.opened = [
-            Opened(replace(s, resolutions=(side,)) if s.resolutions == (0,) else s, dataset, reference) for s in loaded
+            Opened(
+                replace(s, resolutions=(side,)) if s.resolutions == (0,) else s,
+                dataset,
+                reference,
+                reference=None if self.paired else self.reference,
+            )
+            for s in loaded
         ]
         self._whole: tuple[int, int] | None = None
         self.last: tuple[Plan, Reducer] | None = None
@@ -110,23 +111,14 @@ class Scorer(Evaluator):
         o = self.options
         if not (o.subset or o.limit):
             return
-        if self.truth:
-            self.truth = replace(self.truth, dataset=choose(self.truth.dataset, subset=o.subset, limit=o.limit))
+        self.reference.choose(o.subset, o.limit)
         images = self.images.dataset
-        if self.paired and self.truth:
-            wanted = {s.id for s in self.truth.dataset.samples}
+        if self.paired and self.reference.dataset:
+            wanted = {s.id for s in self.reference.dataset.samples}
             images = replace(images, samples=tuple(s for s in images.samples if s.id in wanted))
         else:
             images = choose(images, subset=o.subset, limit=o.limit)
         self.images = replace(self.images, dataset=images)
-
-    def _of_statistics(self) -> Dataset:
-        assert self.statistics is not None
-        digest = hashlib.sha256(self.statistics.path.read_bytes()).hexdigest()
-        samples = tuple(Sample(name, "", FileSource("")) for name in self.statistics.names)
-        return Dataset(
-            self.statistics.dataset or f"statistics:{self.statistics.path.stem}", f"sha256:{digest}", samples
-        )
 
     def _side_length(self) -> int:
         """The side of the images where most of the first ones are squares of one size; 0 (native) otherwise."""
@@ -141,7 +133,7 @@ class Scorer(Evaluator):
         return width if width == height and 2 * count > sum(sizes.values()) else 0
 
     def __call__(
-        self, model: Tokenizer | str | None = None, *, step: int | None = None, command: str | None = None
+        self, model: Model | str | None = None, *, step: int | None = None, command: str | None = None
     ) -> Result:
         """Measure; the record's model is the images."""
         dataset = self.images.dataset
@@ -152,11 +144,11 @@ class Scorer(Evaluator):
 
     # ------------------------------------------------------------------------------------ what applies
 
-    def plan(self, model: Tokenizer, opened: Opened, revision: str | None = None) -> Plan:
+    def plan(self, model: Model, opened: Opened, revision: str | None = None) -> Plan:
         """The suite's plan, without what images alone cannot tell."""
         o = self.options
         watched: Literal["none", "pairs", "sets"] = "none" if not o.alarms else "pairs" if self.paired else "sets"
-        facts: Tokenizer = model if self.paired else GivenSet("images", "images")
+        facts: Model = model if self.paired else GivenSet("images", "images")
         plan = make_plan(
             opened.suite,
             facts,
@@ -166,19 +158,14 @@ class Scorer(Evaluator):
             slice_by=o.slice_by,
             alarms=watched,
         )
-        plan = restrict(plan, lambda cell: self._decide(cell, plan))
-        if self.statistics and self.statistics.features:
-            plan = only(plan, lambda s: s.at != INPUT or not s.extractor.startswith("alarms"))
-        if self.statistics and not any(self._stands(c) for c in plan.cells):
-            raise UsageError(
-                self._no_use(plan), f"--protocol {self.statistics.protocol} adds it to the suite's metrics"
-            )
+        plan = self.reference.without_looks(restrict(plan, self._decide))
+        self.reference.useful(plan, self._extractors)
         whole = self._whole_side()
         return share(plan, lambda s: pixels(s, bytes_out=True, whole=whole))
 
     def _whole_side(self) -> int | None:
         """The side of all images of both sets where all are squares of one size; None otherwise, or where looking would take long."""
-        samples = [s for d in (self.images, self.truth) if d for s in d.dataset.samples]
+        samples = [s for d in (self.images.dataset, self.reference.dataset) if d for s in d.samples]
         if len(samples) > LOOKED_AT_ALL:
             return None
         if self._whole is None:
@@ -192,131 +179,56 @@ class Scorer(Evaluator):
         width, height = self._whole
         return width if width == height and width else None
 
-    def _no_use(self, plan: Plan) -> str:
-        refused = [self._refusal(c, plan) for c in plan.cells if c.metric.compares == "moments"]
-        assert self.statistics is not None
-        return next(filter(None, refused), f"no metric of the suite uses the statistics in {self.statistics.path.name}")
-
-    def _stands(self, cell: Cell) -> bool:
-        """Whether the statistics, or the features kept with them, stand for a cell's reference."""
-        assert self.statistics is not None
-        if cell.skip or cell.metric.compares == "pairs":
-            return False
-        return "reference" not in cell.needs or bool(self.statistics.features)
-
-    def _refusal(self, cell: Cell, plan: Plan) -> str:
-        if self.statistics is None or "reference" not in cell.needs:
-            return ""
-        station, head = cell.needs["reference"]
-        network = (
-            self._extractors[station.extractor, station.args][1]
-            if (station.extractor, station.args) in self._extractors
-            else {}
-        )
-        return self.statistics.refusal(cell.protocol, cell.resolution, head, network)
-
-    def _decide(self, cell: Cell, plan: Plan) -> tuple[str, Iterable[str]]:
-        stations = {name: station for name, (station, _) in cell.needs.items()}
-        extractors = [plan.extractors.get((s.extractor, s.args)) for s in stations.values()]
-        if any(e is not None and e.takes == "model" for e in extractors):
-            return "needs the model itself, and only its images are here", ()
-        if any(s.at not in (INPUT, OUTPUT) for s in stations.values()):
-            return "needs other passes of the model, and only its images are here", ()
-        if self.paired:
-            return "", ()
-        if any(e is not None and e.takes == "tokens" for e in extractors):
+    def _decide(self, cell: Cell) -> tuple[str, Iterable[str]]:
+        known = self._extractors
+        why = of_images_alone(cell, known)
+        if why or self.paired:
+            return why, ()
+        if any(
+            known[s.extractor, s.args][0].takes == "tokens"
+            for s, _ in cell.needs.values()
+            if (s.extractor, s.args) in known
+        ):
             return "needs the model's tokens, and only its images are here", ()
-        truth = any(e is not None and e.takes == "pair" for e in extractors) or any(
-            s.at == INPUT for s in stations.values()
-        )
-        if truth and cell.metric.compares == "pairs":
-            return "compares pairs, and the images are not paired with the reference by id", ()
-        if self.statistics is None or not truth:
-            return "", ()
-        refused = self._refusal(cell, plan)
-        if not refused and cell.needs["reference"][1] in self.statistics.features:
-            return "", ()
-        if cell.metric.compares == "moments":
-            if not refused:
-                return "", ("reference",)
-            if not self.statistics.images:
-                return refused, ()
-        if not self.statistics.images:
-            return f"needs the reference's images, and {self.statistics.path.name} holds its statistics alone", ()
-        return "", ()
+        return self.reference.decide(cell, known)
 
     def _moving(self) -> dict[str, Any]:
-        moved = super()._moving() | ({} if self.paired else {"pairing": "none"})
-        if self.statistics:
-            moved["reference_protocol"] = self.statistics.protocol
-            moved["reference_statistics"] = self.statistics.path.name
-        return moved
+        return super()._moving() | ({} if self.paired else {"pairing": "none"}) | self.reference.moving()
 
     # ------------------------------------------------------------------------------------ measuring
 
-    def _measure(self, model: Tokenizer, plan: Plan, opened: Opened, bench: Bench, store: Store) -> tuple[Reducer, int]:
+    def _sides(self, model: Model, plan: Plan, opened: Opened) -> list[tuple[str, list[Chunk], Plan]]:
         if self.paired:
-            reducer, worked = super()._measure(model, plan, opened, bench, store)
-        else:
-            reducer, worked = self._measure_sets(model, plan, opened, bench, store)
-        self.last = plan, reducer
-        return reducer, worked
-
-    def _measure_sets(
-        self, model: Tokenizer, plan: Plan, opened: Opened, bench: Bench, store: Store
-    ) -> tuple[Reducer, int]:
-        o = self.options
+            return super()._sides(model, plan, opened)
         images = cut(self.images.dataset.samples, opened.suite.chunk)
-        truth = cut(self.truth.dataset.samples, opened.suite.chunk) if self.truth else []
-        count = len(self.images.dataset.samples)
-        worked = 0
-        for title, chunks, part in (
-            (f"{self.name} · {opened.suite.name}", images, only(plan, lambda s: s.at.model())),
-            (f"reference · {opened.suite.name}", truth, only(plan, lambda s: not s.at.model())),
-        ):
-            if not part.stations or not chunks:
-                continue
-            with self.talk.task(title, sum(len(c.samples) for c in chunks)) as task:
-                worked += self._fill(model, part, chunks, store, bench, task)
-        facts: dict[str, Any] = {"model": self.name}
-        if self.statistics:
-            facts["reference_statistics"] = self.statistics.moments
-        reads: Reads = store
-        if self.statistics and self.statistics.features:
-            reads = Saved(store, plan, self.statistics.features)
-            truth = [Chunk(0, 0, opened.dataset.samples, Saved.CHUNK)]
-        reducer = SetReducer(
-            plan,
-            reads,
-            named(images, "images", 0),
-            named(truth, "reference", count),
-            facts=facts,
-            limited=o.limit is not None,
-            lost=bench.lost,
-        )
-        return reducer, worked
+        return two_sides(plan, images, opened, f"{self.name} · {opened.suite.name}")
 
-    def _alarms(self, model: Tokenizer, plan: Plan, opened: Opened, reducer: Reducer) -> list[Alarm]:
-        found = [] if not self.paired else super()._alarms(model, plan, opened, reducer)
-        if not self.paired:
-            looks: dict[bool, Mapping[str, Any]] = {}
-            for station, heads in plan.stations.items():
-                if station.extractor == "alarms-set":
-                    looks[station.at.model()] = {h: reducer.column(station, h).array() for h in heads}
-            if len(looks) == 2:
-                found += alarms.of_sets(looks[True], looks[False])
-            found += alarms.of_plan(plan, reducer)
-            found += alarms.of_digests(
-                *({s.id: s.digest for s in d} for d in (self.images.dataset.samples, opened.dataset.samples))
-            )
-            wanted = len(opened.dataset.samples) if self.statistics is None else self.statistics.n
-            found += alarms.of_counts(len(self.images.dataset.samples), wanted)
-            truth = [s.id for s in opened.dataset.samples]
-            given = [s.id for s in self.images.dataset.samples]
-            found += alarms.of_reference(
-                given, truth, self.statistics, reconstructions=opened.suite.task == "reconstruct"
-            )
-        return found
+    def _reducer(
+        self,
+        model: Model,
+        plan: Plan,
+        opened: Opened,
+        store: Store,
+        sides: Sequence[Sequence[Chunk]],
+        lost: Mapping[str, str],
+    ) -> Reducer:
+        if self.paired:
+            reducer = super()._reducer(model, plan, opened, store, sides, lost)
+        else:
+            how: dict[str, Any] = {
+                "facts": {"model": self.name},
+                "limited": self.options.limit is not None,
+                "lost": lost,
+            }
+            reducer = self.reference.reducer(plan, store, *sides, side="images", **how)
+        self.last = plan, reducer
+        return reducer
+
+    def _alarms(self, model: Model, plan: Plan, opened: Opened, reducer: Reducer) -> list[Alarm]:
+        if self.paired:
+            return super()._alarms(model, plan, opened, reducer)
+        rec = opened.suite.task == "reconstruct"
+        return self.reference.alarms(plan, reducer, self.images.dataset, reconstructions=rec)
 
     # ------------------------------------------------------------------------------------ saving statistics
 
@@ -366,9 +278,10 @@ class Scorer(Evaluator):
             )
         if path.suffix != ".npz":
             raise UsageError(f"--save-statistics {path}: the name ends in .npz")
-        assert self.truth is not None
+        truth = self.reference.dataset
+        assert truth is not None
         lost = {f.id.removeprefix("reference/") for f in reducer.failures}
-        ids = [s.id for s in self.truth.dataset.samples if s.id not in lost]
+        ids = [s.id for s in truth.samples if s.id not in lost]
         written = []
         for name, features in found.items():
             cell = cells[name]
@@ -376,8 +289,8 @@ class Scorer(Evaluator):
             facts = {
                 "network": dict(self._extractors[station.extractor, station.args][1]),
                 "resolution": cell.resolution,
-                "dataset": self.truth.dataset.name,
-                "dataset_revision": self.truth.dataset.revision,
+                "dataset": truth.name,
+                "dataset_revision": truth.revision,
                 "ids": alarms.ids_digest(ids),
             }
             target = path.with_name(path.name.replace("{protocol}", name))

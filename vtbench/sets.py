@@ -104,10 +104,10 @@ class SetReducer(Reducer):
 
 
 def named(chunks: Sequence[Chunk], side: str, start: int) -> list[Chunk]:
-    """Chunks of one side in the union of both: ids get the side's name in front, places move on; the content's key stays."""
+    """Chunks of one side in the union of both: ids get the side's name in front (where it has one), places move on; the content's key stays."""
     out = []
     for chunk in chunks:
-        samples = tuple(replace(s, id=f"{side}/{s.id}") for s in chunk.samples)
+        samples = tuple(replace(s, id=f"{side}/{s.id}") if side else s for s in chunk.samples)
         out.append(Chunk(chunk.index, start + chunk.start, samples, chunk.key))
     return out
 

@@ -15,12 +15,18 @@ from vtbench._source import folder
 from vtbench.errors import UnknownName, UsageError
 
 PARTS = ("input", "view", "reduce")
-PROTOCOL = {"name": str, "title": str, "source": str, "metrics": [str], **dict.fromkeys(PARTS, dict)}
+PROTOCOL = {
+    "name": str, "title": str, "source": str, "metrics": [str], "statistics": [str], **dict.fromkeys(PARTS, dict),
+}  # fmt: skip
 SUITE = {
     "name": str, "version": int, "task": str, "title": str, "description": str, "chunk": int, "resolutions": [int],
     "controls": [str], "data": dict, "metrics": [dict],
 }  # fmt: skip
-DATA = {"bundled": str, "reader": str, "hint": str, "datasets": dict}
+DATA = {
+    "bundled": str, "reader": str, "hint": str, "datasets": dict,
+    "classes": int, "images": int, "each": int, "count": int, "exact": bool, "reference": str, "needs_reference": bool,
+    "prompts": dict, "prompts_hint": str,
+}  # fmt: skip
 METRIC = {"name": str, "protocols": [str], "recommended": str, "slices": [str]}
 
 
@@ -32,7 +38,9 @@ def digest(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Protocol:
-    """What the evaluator chooses, in three parts. Its name says everything: overrides are appended to it."""
+    """What the evaluator chooses, in three parts. Its name says everything: overrides are appended to it.
+
+    statistics: other protocols under whose names statistics of the reference may be given, since their features are the same."""
 
     name: str
     title: str = ""
@@ -41,6 +49,7 @@ class Protocol:
     input: Mapping[str, Any] = field(default_factory=dict)
     view: Mapping[str, Any] = field(default_factory=dict)
     reduce: Mapping[str, Any] = field(default_factory=dict)
+    statistics: tuple[str, ...] = ()
 
     def fields(self, resolution: int | None = None) -> dict[str, Any]:
         """The three parts merged, with the resolution (pixels; None = native)."""
@@ -164,7 +173,10 @@ def load_protocol(name: str, beside: Path | None = None) -> Protocol:
         table.get("title", ""),
         table.get("source", ""),
         tuple(table.get("metrics", ())),
-        *(table.get(part, {}) for part in PARTS),
+        table.get("input", {}),
+        table.get("view", {}),
+        table.get("reduce", {}),
+        tuple(table.get("statistics", ())),
     )
     pairs = dict(change.partition("=")[::2] for change in changes)
     return protocol.override(pairs) if pairs else protocol

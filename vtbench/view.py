@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from vtbench.api import Placement, View
-from vtbench.data import restore, through_container
+from vtbench.data import prepare, restore, through_container
 from vtbench.errors import VtbenchError
 
 
@@ -40,17 +40,31 @@ def to_bytes(images: torch.Tensor, how: str) -> np.ndarray:
     return (grid * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
 
+def fitted(pixels: torch.Tensor, view: View) -> torch.Tensor:
+    """Generated images of another size, brought to the view's as a protocol prepares its reference: from 8-bit pixels, like files."""
+    from PIL import Image
+
+    how = dict(zip(("fit", "library", "filter", "antialias"), view.resize.split(":")))
+    fields = {k: v if k != "antialias" else v != "False" for k, v in how.items() if v}
+    arrays = [prepare(Image.fromarray(a), fields, view.size)[0] for a in to_bytes(pixels, view.quantise)]
+    return torch.from_numpy(np.stack(arrays)).to(pixels.device)
+
+
 def see(pixels: torch.Tensor | None, items: Sequence[Item], view: View, *, truth: bool) -> Any:
     """Pixels of a pass through a view: a tensor (frame `model`), or uint8 arrays on the source images (frame `source`)."""
     if view.frame == "model":
         assert pixels is not None
+        if view.size and tuple(pixels.shape[2:]) != (view.size, view.size):
+            pixels = fitted(pixels, view)
         return quantise(pixels, view.quantise)
     if truth:
         return [i.source for i in items]
     assert pixels is not None
     out = []
     for array, item in zip(to_bytes(pixels, view.quantise), items):
-        assert item.placement is not None
+        if item.placement is None:  # generated: no source image but itself
+            out.append(array)
+            continue
         if not item.placement.restorable:
             raise VtbenchError("this protocol crops its inputs, so a reconstruction cannot be put back on its source")
         back = restore(array, item.placement, filter=view.filter)

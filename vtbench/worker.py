@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from vtbench.errors import BadSample, MissingPackage, MissingWeights, UsageError, VtbenchError
 
 if TYPE_CHECKING:
-    from vtbench.api import Tokenizer
+    from vtbench.api import Model
     from vtbench.engine.chunks import Chunk
     from vtbench.engine.store import Store
     from vtbench.keep import Keep
@@ -43,7 +43,7 @@ class Job:
 
     threads: of torch, the same in every worker and never derived from their number. numerics: torch's flags that move a value."""
 
-    model: Named | Tokenizer
+    model: Named | Model
     plan: Plan
     store: str
     batch_size: int | Literal["auto"]
@@ -121,13 +121,13 @@ class Workbench:
         )
 
 
-def load(model: Named | Tokenizer, device: str, dtype: str) -> Tokenizer:
+def load(model: Named | Model, device: str, dtype: str) -> Model:
     """A job's model on a device, in eval mode. Raises `VtbenchError` when its weights are not those of the process that asked."""
     from vtbench import zoo
 
     if not isinstance(model, Named):
         return model.to(device, dtype)
-    made = zoo.load(
+    made = zoo.load_model(
         model.spec,
         weights=model.weights,
         state_key=model.state_key,

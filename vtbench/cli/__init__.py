@@ -25,6 +25,7 @@ app = typer.Typer(
 # module -> (attribute, how it is mounted). A `Typer` becomes a group, a function a command.
 COMMANDS = {
     "reconstruct": "vtbench.cli.reconstruct:reconstruct",
+    "generate": "vtbench.cli.generate:generate",
     "models": "vtbench.cli.models:app",
     "tokens": "vtbench.cli.tokens:tokens",
     "score": "vtbench.cli.score:score",

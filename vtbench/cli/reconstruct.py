@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from vtbench.cli import options as opt
 
 if TYPE_CHECKING:
     from vtbench.evaluation import Evaluator
@@ -21,109 +23,50 @@ def _numbers(text: str | None, option: str) -> tuple[int, ...]:
 
 
 def reconstruct(
-    model: list[str] = typer.Option(
-        ...,
-        "--model",
-        "-m",
-        envvar="VTBENCH_MODEL",
-        help="A model: NAME, NAME:param=value, FILE.py:build, pkg.mod:attr. Repeatable.",
-    ),
-    suite: list[str] = typer.Option(
-        ["reconstruction-256"],
-        "--suite",
-        "-s",
-        envvar="VTBENCH_SUITE",
-        help="A suite, or the path of its TOML file. Repeatable.",
-    ),
-    data: str | None = typer.Option(
-        None, envvar="VTBENCH_DATA", help="Images: a folder, a tar, shards, hf:NAME, parquet or .npz."
-    ),
-    protocol: str | None = typer.Option(
-        None, envvar="VTBENCH_PROTOCOL", help="Protocols to add to the suite's metrics: NAME,NAME+field=value."
-    ),
-    resolution: str | None = typer.Option(
-        None, envvar="VTBENCH_RESOLUTION", help="Resolutions in pixels, separated by commas."
-    ),
-    tokens: str | None = typer.Option(
-        None,
-        envvar="VTBENCH_TOKENS",
-        help="Token budgets of a prefix model, separated by commas: one encode, several decodes.",
-    ),
-    subset: str | None = typer.Option(
-        None, envvar="VTBENCH_SUBSET", help="A named subset, such as 5k: balanced, by hash of the id."
-    ),
-    limit: int | None = typer.Option(
-        None, envvar="VTBENCH_LIMIT", help="Only the first N samples; its rows are never ranked."
-    ),
-    metadata: str | None = typer.Option(
-        None, envvar="VTBENCH_METADATA", help="A CSV of facts about the samples, joined on the id."
-    ),
-    slice_by: list[str] = typer.Option(
-        [], envvar="VTBENCH_SLICE_BY", help="Slice every metric by a column of the metadata. Repeatable."
-    ),
-    weights: str | None = typer.Option(None, help="A checkpoint file for the model, instead of its card's."),
-    state_key: str = typer.Option(
-        "auto",
-        envvar="VTBENCH_STATE_KEY",
-        help="Which state of a checkpoint: auto (an EMA where there is one), ema, model, both (two rows).",
-    ),
-    device: str | None = typer.Option(
-        None,
-        envvar="VTBENCH_DEVICE",
-        help="cpu, cuda:0 (default: a GPU if there is one); all or cuda:0,cuda:1: one process a device.",
-    ),
-    dtype: str = typer.Option(
-        "float32", envvar="VTBENCH_DTYPE", help="The model's precision: float32, bfloat16, float16."
-    ),
-    batch_size: int | None = typer.Option(
-        None, envvar="VTBENCH_BATCH_SIZE", help="Images per batch (default: 16 on a CPU, 64 on a GPU)."
-    ),
-    workers: int | None = typer.Option(
-        None,
-        envvar="VTBENCH_WORKERS",
-        help="Processes that measure (default: one a device; with ray, one a GPU of the cluster); moves no value.",
-    ),
-    engine: str = typer.Option(
-        "local", envvar="VTBENCH_ENGINE", help="Where the workers are: local, ray (a cluster; RAY_ADDRESS says which)."
-    ),
-    loaders: int | None = typer.Option(
-        None,
-        envvar="VTBENCH_LOADERS",
-        help="Threads that decode and prepare images, in each worker (default: by the cores); moves no value.",
-    ),
-    seed: int = typer.Option(0, envvar="VTBENCH_SEED", help="Seed of whatever a model samples."),
-    keep_images: str = typer.Option(
-        "none", envvar="VTBENCH_KEEP_IMAGES", help="Keep reconstructions as PNG: none, sample, all."
-    ),
-    grid: str | None = typer.Option(
-        None, envvar="VTBENCH_GRID", help="Write a figure: original, reconstruction and difference per model."
-    ),
-    strict: bool = typer.Option(
-        False, "--strict", envvar="VTBENCH_STRICT", help="Stop at the first sample that fails."
-    ),
-    no_baselines: bool = typer.Option(
-        False, "--no-baselines", envvar="VTBENCH_NO_BASELINES", help="Leave the suite's controls away."
-    ),
-    no_alarms: bool = typer.Option(
-        False, "--no-alarms", envvar="VTBENCH_NO_ALARMS", help="Do not look for common mistakes in the pixels."
-    ),
-    allow_code: bool = typer.Option(False, "--allow-code", help="Permit checkpoints that execute code (TorchScript)."),
-    upstream: str | None = typer.Option(
-        None,
-        envvar="VTBENCH_UPSTREAM",
-        help="A checkout of the authors' code, for models that run through it (vtbench models setup makes one).",
-    ),
-    dry_run: bool = typer.Option(
-        False, "--dry-run", help="Say what would be done, with counts of passes, forwards and bytes."
-    ),
-    chunks: str | None = typer.Option(
-        None,
-        envvar="VTBENCH_CHUNKS",
-        help="Measure only chunks A:B (array jobs); the same command without it reduces.",
-    ),
-    fresh: bool = typer.Option(False, "--fresh", envvar="VTBENCH_FRESH", help="Measure anew what is already measured."),
-    out: str = typer.Option("results", envvar="VTBENCH_OUT", help="The results folder."),
-    json: bool = typer.Option(False, "--json", help="Print the rows as JSON on stdout, and nothing else."),
+    model: opt.Models,
+    suite: opt.Suites = ["reconstruction-256"],  # noqa: B006 - typer copies it
+    data: Annotated[
+        opt.Text, typer.Option(envvar="VTBENCH_DATA", help="Images: a folder, a tar, shards, hf:NAME, parquet or .npz.")
+    ] = None,
+    protocol: opt.Protocol = None,
+    resolution: opt.Resolution = None,
+    tokens: Annotated[
+        opt.Text,
+        typer.Option(
+            envvar="VTBENCH_TOKENS",
+            help="Token budgets of a prefix model, separated by commas: one encode, several decodes.",
+        ),
+    ] = None,
+    subset: opt.Subset = None,
+    limit: opt.Limit = None,
+    metadata: opt.Metadata = None,
+    slice_by: opt.SliceBy = [],  # noqa: B006
+    weights: opt.Weights = None,
+    state_key: opt.StateKey = "auto",
+    device: opt.Device = None,
+    dtype: opt.Dtype = "float32",
+    batch_size: opt.BatchSize = None,
+    workers: opt.Workers = None,
+    engine: opt.Engine = "local",
+    loaders: opt.Loaders = None,
+    seed: opt.Seed = 0,
+    keep_images: Annotated[
+        str, typer.Option(envvar="VTBENCH_KEEP_IMAGES", help="Keep reconstructions as PNG: none, sample, all.")
+    ] = "none",
+    grid: Annotated[
+        opt.Text,
+        typer.Option(envvar="VTBENCH_GRID", help="Write a figure: original, reconstruction and difference per model."),
+    ] = None,
+    strict: opt.Strict = False,
+    no_baselines: opt.NoBaselines = False,
+    no_alarms: opt.NoAlarms = False,
+    allow_code: opt.AllowCode = False,
+    upstream: opt.Upstream = None,
+    dry_run: opt.DryRun = False,
+    chunks: opt.Chunks = None,
+    fresh: opt.Fresh = False,
+    out: opt.Out = "results",
+    json: opt.Json = False,
 ) -> None:
     """Encode and decode images, and measure what came back.
 

@@ -1,6 +1,6 @@
-"""The zoo: what stands after ``--model`` becomes a `Tokenizer`.
+"""The zoo: what stands after ``--model`` becomes a `Tokenizer` or a `Generator`.
 
-An adapter is any callable that returns a `vtbench.api.Tokenizer`: a class, or a function. Its keyword parameters with defaults are what the user may set after
+An adapter is any callable that returns a `vtbench.api.Tokenizer` or `Generator`: a class, or a function. Its keyword parameters with defaults are what the user may set after
 the colon (``jpeg:quality=30``); their types come from the defaults and annotations, so a wrong name or value is told before anything is loaded. These names
 are the frame's own and are passed when the signature has them:
 
@@ -26,13 +26,38 @@ from vtbench.errors import UnknownName, UsageError, VtbenchError
 from vtbench.zoo.spec import Spec, parse, user_params
 
 if TYPE_CHECKING:
-    from vtbench.api import Tokenizer
+    from vtbench.api import Generator, Model, Tokenizer
     from vtbench.zoo.card import Card
 
 __all__ = ["Spec", "check", "load", "parse"]
 
 
-def load(
+def load(spec: str, **how: Any) -> Tokenizer:
+    """A tokenizer by its spec; `how` as for `load_model`. Raises `UsageError` when it is a generator."""
+    from vtbench.api import Tokenizer
+
+    model = load_model(spec, **how)
+    if not isinstance(model, Tokenizer):
+        raise UsageError(
+            f"{model.name} is a generator: it does not encode images", f"vtbench generate --model {spec} takes it"
+        )
+    return model
+
+
+def load_generator(spec: str, **how: Any) -> Generator:
+    """A generator by its spec; `how` as for `load_model`. Raises `UsageError` when it is a tokenizer."""
+    from vtbench.api import Generator
+
+    model = load_model(spec, **how)
+    if not isinstance(model, Generator):
+        raise UsageError(
+            f"{model.name} is a tokenizer: it makes no images from conditions",
+            f"vtbench reconstruct --model {spec} takes it",
+        )
+    return model
+
+
+def load_model(
     spec: str,
     *,
     weights: str | Path | None = None,
@@ -41,7 +66,7 @@ def load(
     dtype: str = "float32",
     allow_code: bool = False,
     upstream: str | Path | None = None,
-) -> Tokenizer:
+) -> Model:
     """The model that a spec names: ``tiny:tokens=64``, ``jpeg:quality=30``, ``diffusers:FOLDER``, ``precomputed:DIR``, ``FILE.py:build,k=v``, ``pkg.mod:attr``.
 
     weights: a checkpoint instead of the card's. state_key: which state of it (``name:state_key=ema`` stands before). upstream: a checkout of the authors' code. Raises `UnknownName` (nearest names), `UsageError` (a wrong parameter), `MissingWeights`, `BadWeights`,
@@ -54,8 +79,8 @@ def load(
         from vtbench.zoo.python import load_callable
 
         make = load_callable(asked)
-        tokenizer = _make(make, asked, None, weights, state_key, allow_code, upstream)
-        tokenizer.name = tokenizer.name or asked.short()
+        model = _make(make, asked, None, weights, state_key, allow_code, upstream)
+        model.name = model.name or asked.short()
     else:
         try:
             card = card_of(asked.name)
@@ -66,19 +91,19 @@ def load(
                     "A folder of weights: diffusers:PATH; reconstructions: precomputed:DIR",
                 ) from error
             raise
-        tokenizer = _make(_adapter(card), asked, card, weights, state_key, allow_code, upstream)
-        tokenizer.name = asked.name
-    if not tokenizer.revision:
+        model = _make(_adapter(card), asked, card, weights, state_key, allow_code, upstream)
+        model.name = asked.name
+    if not model.revision:
         raise VtbenchError(f"the model {spec} has no revision", "Its adapter must set one: a digest of its weights")
-    tokenizer = tokenizer.to(device, dtype)
+    model = model.to(device, dtype)
     if asked.budget is not None:
-        if not tokenizer.capabilities.prefix:
+        if not model.capabilities.prefix:
             raise UsageError(f"{asked.name} does not decode prefixes", "Leave tokens= away")
-        tokenizer.budget = asked.budget
-    return tokenizer
+        model.budget = asked.budget
+    return model
 
 
-def notes(model: Tokenizer) -> tuple[str, ...]:
+def notes(model: Model) -> tuple[str, ...]:
     """How a model's weights were taken, for people and for the record: which entry of the file, prefixes stripped, keys dropped."""
     loaded = getattr(model, "loaded", None)
     dropped = tuple(getattr(loaded, "dropped", ()))
@@ -135,8 +160,8 @@ def _make(
     state_key: str,
     allow_code: bool,
     upstream: str | Path | None,
-) -> Tokenizer:
-    from vtbench.api import Tokenizer
+) -> Model:
+    from vtbench.api import Model
 
     offered = {
         "card": card,
@@ -149,10 +174,10 @@ def _make(
     }
     passed, params = user_params(make, asked, offered, card.defaults if card else {})
     made = make(**passed, **params)
-    if not isinstance(made, Tokenizer):
+    if not isinstance(made, Model):
         raise UsageError(
-            f"{asked.text} gave a {type(made).__name__}, not a tokenizer",
-            "Return a vtbench.api.Tokenizer, or what vtbench.tokenizer(encode=..., decode=...) makes",
+            f"{asked.text} gave a {type(made).__name__}, not a tokenizer or generator",
+            "Return a vtbench.api.Tokenizer or Generator, or what vtbench.tokenizer(encode=..., decode=...) makes",
         )
     if not made.params:
         made.params = {k: v for k, v in params.items() if v is not None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import subprocess
@@ -77,11 +78,12 @@ class Place:
 @cache
 def driver(path: Path) -> ModuleType:
     """A driver's module, imported here for its signature and version: it imports nothing heavy at the top."""
-    if not path.is_file():
+    spec = importlib.util.spec_from_file_location(f"vtbench.zoo.upstream.drivers.{path.stem}", path)
+    if spec is None or spec.loader is None or not path.is_file():
         raise VtbenchError(f"there is no driver {path}")
-    from vtbench.zoo.upstream.worker import load_driver
-
-    module: ModuleType = load_driver(str(path))
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
     return module
 
 

@@ -1,0 +1,215 @@
+"""Generation: from conditions to rows, with a toy generator whose images are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+from toys import Blots, Patches
+
+from vtbench.api import Condition
+from vtbench.data.conditions import labels, prompts
+from vtbench.engine.chunks import seed_of
+from vtbench.errors import BadData, BadSample, UsageError
+from vtbench.evaluation import Evaluator
+from vtbench.generating import generate, unmade
+from vtbench.suite import load_suite
+from vtbench.zoo.images import Images
+
+SUITE = """
+name = "toy-generation"
+version = 1
+task = "generate"
+chunk = 4
+resolutions = [32]
+[data]
+reader = "labels"
+classes = 4
+images = 12
+exact = true
+needs_reference = false
+[[metrics]]
+name = "tokens_used"
+protocols = ["tokens-of-toys"]
+"""
+PROTOCOL = """
+name = "tokens-of-toys"
+metrics = ["tokens_used"]
+[input]
+labels = "balanced"
+fit = "short-side-crop"
+"""
+
+
+@pytest.fixture
+def suite(tmp_path):
+    (tmp_path / "protocols").mkdir()
+    (tmp_path / "protocols/tokens-of-toys.toml").write_text(PROTOCOL)
+    path = tmp_path / "toy-generation.toml"
+    path.write_text(SUITE)
+    return str(path)
+
+
+def run(suite, tmp_path, model, **options):
+    return Evaluator(suite, out=str(tmp_path / "out"), device="cpu", **options)(model)
+
+
+def test_balanced_labels_go_round_and_random_ones_do_not_depend_on_anything():
+    balanced = [s.label for s in labels(3, 9).samples]
+    assert balanced == [0, 1, 2] * 3
+    random = labels(3, 3000, "random")
+    assert random.revision == labels(3, 3000, "random").revision
+    counts = np.bincount([s.label for s in random.samples])
+    assert len(counts) == 3 and counts.min() > 900
+    with pytest.raises(UsageError, match="10 images are not balanced over 3 classes"):
+        labels(3, 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "ids"),
+    [
+        ("p.txt", "a cat\n\na dog\n", ["00000", "00001"]),
+        ("p.jsonl", '{"id": "x", "prompt": "a cat", "tag": "one"}\n{"id": "b", "caption": "a dog"}\n', ["b", "x"]),
+        ("p.csv", "id,prompt\n7,a cat\n8,a dog\n", ["7", "8"]),
+        ("p.json", '{"u": {"prompt": "a cat", "category": "c"}, "v": {"prompt": "a dog"}}', ["u", "v"]),
+        (
+            "p.json",
+            '{"images": [{"id": 1, "file_name": "COCO_1.jpg"}], "annotations": [{"id": 9, "image_id": 1, "caption": "late"}, {"id": 3, "image_id": 1, "caption": "first"}]}',
+            ["COCO_1"],
+        ),
+    ],
+)
+def test_prompts_of_every_kind_of_file(tmp_path, name, text, ids):
+    (tmp_path / name).write_text(text)
+    found = prompts(tmp_path / name)
+    assert [s.id for s in found.samples] == ids
+    assert "late" not in {s.caption for s in found.samples}
+    four = prompts(tmp_path / name, each=4)
+    assert [s.id for s in four.samples[:4]] == [f"{ids[0]}/{k:04d}" for k in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "why"),
+    [
+        ("p.jsonl", '{"id": "x", "prompt": "a cat"}\n{"id": \n', "line 2 is not JSON"),
+        ("p.jsonl", '{"id": "x", "prompt": "a cat"}\n{"id": "x", "prompt": "a dog"}\n', "'x' comes twice"),
+        ("p.csv", "id,words\n7,a cat\n", "entry 1 has no prompt"),
+        ("p.txt", "\n", "holds no prompts"),
+        ("p.yaml", "a", "no file of prompts that vtbench knows"),
+    ],
+)
+def test_bad_files_of_prompts_are_one_line(tmp_path, name, text, why):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(BadData, match=why):
+        prompts(tmp_path / name)
+    with pytest.raises(BadData, match="there is no file of prompts"):
+        prompts(tmp_path / "absent.txt")
+
+
+def test_images_depend_on_their_own_seed_and_a_second_run_makes_none(suite, tmp_path):
+    model = Blots()
+    first = run(suite, tmp_path, model, batch_size=4, keep_images="all")
+    assert model.calls == 12
+    assert first["tokens_used"].value == 4 and first.record.options["conditions"] == "labels:balanced-4x3"
+    kept = sorted(
+        (tmp_path / "out/images" / first.record.run_id / "32-generated" / "generated").glob("*.png")
+    ) or sorted((tmp_path / "out/images" / first.record.run_id).glob("*/generated/*.png"))
+    assert [p.stem for p in kept] == [f"{i:06d}" for i in range(12)]
+    again = run(suite, tmp_path, model, batch_size=4, keep_images="all")
+    assert model.calls == 12 and again.record.rows == first.record.rows
+    seed = seed_of(0, "000005", "generate")
+    alone = Blots().generate([Condition("000005", 5 % 4)], seeds=[seed]).images[0]
+    grey = (alone * 255).round().numpy().transpose(1, 2, 0).astype(np.uint8)
+    assert np.array_equal(np.asarray(Image.open(kept[5])), grey)
+    other = run(suite, tmp_path, model, seed=1)
+    assert model.calls == 24 and other.record.run_id != first.record.run_id
+
+
+def test_budgets_of_a_prefix_generator_are_rows_of_their_own(suite, tmp_path):
+    found = run(suite, tmp_path, Blots(), tokens=(2, 4))
+    assert [(r.tokens, r.value) for r in found.record.rows] == [(2, 2.0), (4, 4.0)]
+
+
+def test_labels_of_another_rule_change_the_protocols_name(suite, tmp_path):
+    found = run(suite, tmp_path, Blots(), labels="random")
+    assert {r.protocol for r in found.record.rows} == {"tokens-of-toys+labels=random"}
+    assert found.record.options["conditions"] == "labels:random-4x3"
+
+
+def test_labels_out_of_range_are_failures_that_say_so(suite, tmp_path):
+    found = run(suite, tmp_path, Blots(classes=3))
+    assert found.record.status == "partial" and len(found.record.failures) == 3
+    assert found.record.failures[0].reason.startswith("000003 has the label 3, and blots knows the classes 0 to 2")
+
+
+def test_a_tokenizer_does_not_generate_and_a_generator_does_not_reconstruct(suite, tmp_path, photos):
+    with pytest.raises(UsageError, match="patches is a tokenizer, and the suite toy-generation is one of task"):
+        run(suite, tmp_path, Patches())
+    with pytest.raises(UsageError, match="blots is a generator"):
+        Evaluator("reconstruction-256", data=str(photos), out=str(tmp_path / "o"), device="cpu")(Blots())
+
+
+def test_a_generator_of_another_size_is_skipped_with_the_reason(suite, tmp_path):
+    found = run(suite, tmp_path, Blots(side=64))
+    assert [(r.status, r.why) for r in found.record.rows] == [("skipped", "blots makes 64 x 64, the suite wants 32")]
+
+
+def test_suites_of_generation_say_what_they_need(tmp_path):
+    with pytest.raises(UsageError, match="needs --reference"):
+        Evaluator("generation-imagenet-256", out=str(tmp_path))
+    with pytest.raises(UsageError, match="--data does not apply"):
+        Evaluator("generation-imagenet-256", data=str(tmp_path), out=str(tmp_path))
+    assert load_suite("generation-imagenet-512").resolutions == (512,)
+
+
+# ---------------------------------------------------------------------------------- stored images
+
+
+def write(folder, names, side=32):
+    for i, name in enumerate(names):
+        path = folder / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (side, side), (i, 0, 0)).save(path)
+    return folder
+
+
+def conditions(*ids, caption="a cat"):
+    return [Condition(i, caption=caption) for i in ids]
+
+
+@pytest.mark.parametrize("spelling", ["00000/0001", "00000/samples/0001", "00000__0001"])
+def test_stored_images_are_found_by_the_conditions_names(tmp_path, spelling):
+    model = Images(at=str(write(tmp_path / "made", ["a/0000", spelling])))
+    model.expect(conditions("a/0000", "00000/0001"), whole=True)
+    found = model.generate(conditions("00000/0001"), seeds=[0])
+    assert float(found[0, 0, 0, 0] * 255) == pytest.approx(1)
+
+
+def test_stored_images_of_labels_stand_in_the_order_of_their_numbers(tmp_path):
+    model = Images(at=str(write(tmp_path / "made", [str(i) for i in range(12)])))
+    wanted = [Condition(f"{i:06d}", label=0) for i in range(12)]
+    model.expect(wanted, whole=True)
+    reds = model.generate(wanted, seeds=[0] * 12)[:, 0, 0, 0] * 255
+    assert reds.round().int().tolist() == list(range(12))
+
+
+def test_missing_and_surplus_images_are_named(tmp_path):
+    model = Images(at=str(write(tmp_path / "made", ["a", "b"])))
+    with pytest.raises(UsageError, match=r"1 images in .* belong to no condition of the suite \(such as 'b'\)"):
+        model.expect(conditions("a", "c"), whole=True)
+    with pytest.raises(UsageError, match="they are called 'a', the conditions 'x'"):
+        model.expect(conditions("x"), whole=False)
+    with pytest.raises(UsageError, match="holds 2 images, and the suite makes 3"):
+        model.expect([Condition(f"{i:06d}", label=0) for i in range(3)], whole=True)
+
+
+def test_unreadable_and_wrong_images_are_failures_with_their_names(tmp_path):
+    folder = write(tmp_path / "made", [f"{i:06d}" for i in range(12)])
+    (folder / "000003.png").write_bytes(b"\x89PNG\r\n\x1a\n cut short")
+    Image.new("RGB", (16, 16)).save(folder / "000004.png")
+    model = Images(at=str(folder))
+    items = unmade(labels(4, 12).samples)
+    with pytest.raises(BadSample, match="000003"):
+        generate(model, [items[3]], 0, None, 32)
+    with pytest.raises(BadSample, match="gave an image of 16 x 16 pixels, not 32 x 32"):
+        generate(model, [items[4]], 0, None, 32)

@@ -1,0 +1,151 @@
+"""`vtbench generate`: run image generators through suites of generation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from vtbench.cli import options as opt
+from vtbench.cli.reconstruct import _dry_run, _json, _last_line, _numbers, _print
+
+
+def generate(
+    model: opt.Models,
+    suite: opt.Suites = ["generation-demo"],  # noqa: B006 - typer copies it
+    reference: Annotated[
+        opt.Text,
+        typer.Option(
+            "--reference",
+            "-r",
+            envvar="VTBENCH_REFERENCE",
+            help="What images are held against: a folder, a tar, an .npz, or statistics in an .npz (default: the suite's own).",
+        ),
+    ] = None,
+    reference_protocol: opt.ReferenceProtocol = None,
+    data: Annotated[
+        opt.Text, typer.Option(envvar="VTBENCH_DATA", help="A file of prompts: .txt, .jsonl, .csv or .json.")
+    ] = None,
+    labels: Annotated[
+        opt.Text, typer.Option(envvar="VTBENCH_LABELS", help="Class labels: balanced, random (default: the suite's).")
+    ] = None,
+    guidance: Annotated[
+        opt.Text,
+        typer.Option(
+            envvar="VTBENCH_GUIDANCE",
+            help="Guidance of the models, separated by commas, rows of each: none, best (the card's), a number.",
+        ),
+    ] = None,
+    decoder: Annotated[
+        opt.Text,
+        typer.Option(
+            envvar="VTBENCH_DECODER", help="Another tokenizer of the zoo to decode a token generator's tokens."
+        ),
+    ] = None,
+    protocol: opt.Protocol = None,
+    resolution: opt.Resolution = None,
+    tokens: Annotated[
+        opt.Text,
+        typer.Option(
+            envvar="VTBENCH_TOKENS", help="Token budgets of a prefix generator, separated by commas: rows of each."
+        ),
+    ] = None,
+    subset: opt.Subset = None,
+    limit: opt.Limit = None,
+    weights: opt.Weights = None,
+    state_key: opt.StateKey = "auto",
+    device: opt.Device = None,
+    dtype: opt.Dtype = "float32",
+    batch_size: opt.BatchSize = None,
+    workers: opt.Workers = None,
+    engine: opt.Engine = "local",
+    loaders: opt.Loaders = None,
+    seed: opt.Seed = 0,
+    keep_images: Annotated[
+        str, typer.Option(envvar="VTBENCH_KEEP_IMAGES", help="Keep the images as PNG: none, sample, all.")
+    ] = "none",
+    strict: opt.Strict = False,
+    no_baselines: opt.NoBaselines = False,
+    no_alarms: opt.NoAlarms = False,
+    allow_code: opt.AllowCode = False,
+    upstream: opt.Upstream = None,
+    dry_run: opt.DryRun = False,
+    chunks: opt.Chunks = None,
+    fresh: opt.Fresh = False,
+    out: opt.Out = "results",
+    json: opt.Json = False,
+) -> None:
+    """Make images from class labels or prompts, and measure them.
+
+    Every image has a seed of its own, so it does not depend on the batch or on who made it. The same command resumes where it was stopped; a second run over
+    complete measurements generates nothing. A folder of images, or an .npz, stands for a model that is not at hand: --model images:PATH."""
+    from vtbench import zoo
+    from vtbench.evaluation import Evaluator
+    from vtbench.progress import Silent, talker
+    from vtbench.ranks import join
+    from vtbench.zoo.spec import with_states
+
+    for spec in model:
+        zoo.check(spec)
+    group = join()
+    talk = talker() if group.first else Silent()
+    evaluator = Evaluator(
+        suite,
+        talk=talk,
+        data=data,
+        reference=reference,
+        reference_protocol=reference_protocol,
+        labels=labels,
+        out=out,
+        protocol=tuple(p for p in (protocol or "").split(",") if p),
+        resolution=_numbers(resolution, "--resolution"),
+        tokens=_numbers(tokens, "--tokens"),
+        subset=subset,
+        limit=limit,
+        weights=weights,
+        state_key="auto" if state_key == "both" else state_key,
+        device=device,
+        dtype=dtype,
+        batch_size=batch_size,
+        workers=workers,
+        engine=engine,
+        loaders=loaders,
+        seed=seed,
+        keep_images=keep_images,
+        strict=strict,
+        baselines=not no_baselines,
+        alarms=not no_alarms,
+        allow_code=allow_code,
+        upstream=upstream,
+        fresh=fresh,
+        chunks=chunks,
+    )
+    specs = variants(with_states(model, state_key), guidance, decoder)
+    if dry_run:
+        _dry_run(evaluator, specs)
+        return
+    results = [evaluator(spec) for spec in specs]
+    if not group.first:
+        return
+    if chunks is not None:
+        talk.say(f"chunks {chunks} are measured; the same command without --chunks writes the results")
+        return
+    if json:
+        _json(results)
+    else:
+        _print(results)
+    _last_line(results, talk, out)
+    if all(row.status in ("skipped", "failed") for result in results for row in result.rows()):
+        raise typer.Exit(1)
+
+
+def variants(specs: Sequence[str], guidance: str | None, decoder: str | None) -> list[str]:
+    """Every spec with the decoder, and once for every guidance; `best` leaves the card's own."""
+
+    def added(spec: str, pair: str) -> str:
+        return f"{spec}{',' if ':' in spec else ':'}{pair}"
+
+    out = [added(spec, f"decoder={decoder}") for spec in specs] if decoder else list(specs)
+    values = [v.strip() for v in (guidance or "best").split(",") if v.strip()]
+    return [spec if value == "best" else added(spec, f"guidance={value}") for spec in out for value in values]
