@@ -26,7 +26,12 @@ def id_rows(tokens: Tokens) -> np.ndarray:
         padded = [np.pad(p, ((0, 0), (0, 0), (0, codebooks - p.shape[2])), constant_values=-1) for p in deep]
         rows = np.concatenate(padded, axis=1)
     if tokens.lengths is not None:
-        rows[np.arange(rows.shape[1]) >= np.asarray(tokens.lengths)[:, None]] = -1
+        lengths = np.asarray(tokens.lengths)
+        present = (rows >= 0).reshape(*rows.shape[:2], -1).any(2).sum(1)
+        beyond = np.arange(rows.shape[1]) >= lengths[:, None]
+        rows[
+            beyond & (present != lengths)[:, None]
+        ] = -1  # an encoder may mark its unused positions itself, wherever they are
     return rows
 
 

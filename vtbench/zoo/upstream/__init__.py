@@ -4,7 +4,7 @@ Their top-level names collide and their pins conflict, so nothing of theirs is i
 with `process.py` over a pipe, and a **driver** (``drivers/NAME.py``) translates between the two. `adapter.py` makes a `vtbench.api.Tokenizer` of it, `place.py` knows where
 environments lie, `setup.py` makes them when told. docs/zoo.md tells how to write a driver; the contract:
 
-A driver is one file, named by its card's ``[upstream] driver``. Its top imports only the standard library and NumPy, and nothing of vtbench; the authors' package and torch are
+A driver is one file, named by its card's ``[upstream] driver``. Its top imports only the standard library, NumPy and ``vtbench_driving`` (`driving.py`: checkpoints, pixels, noise), and nothing of vtbench; the authors' package and torch are
 imported inside its functions. It has ``VERSION`` (an integer, raised when equal input would give other values) and::
 
     def load(*, source, weights, device, dtype, **params) -> model
@@ -21,7 +21,7 @@ The model that it returns has
 images: float32 ``[B, 3, H, W]`` in [0, 1]; the driver converts to its network's range. seeds: one integer of 63 bits an image; noise is drawn per image on the CPU from them, so that it does not depend on the batch. sample: draw from a
 posterior instead of taking its mode. captions: one text or None an image, only for models that say `needs_caption`; encode and decode may leave out arguments that they have no use for, by ending in
 ``**options``. encode returns one array a stream of `describe`: ``[B, N]`` or ``[B, h, w]`` (``[..., C]`` with C codebooks or bits; channels last when continuous), and int `lengths` ``[B]`` where images use
-different numbers of positions. decode gets the same arrays in the same shapes; cut to ``[B, budget]`` where a prefix was asked for.
+different numbers of positions (-1 marks a position without a token). decode gets the same arrays in the same shapes; cut to ``[B, budget]`` where a prefix was asked for.
 
 Exceptions tell what went wrong: `ModuleNotFoundError` (the environment lacks a package), `FileNotFoundError` (weights), `ValueError` in `load` (weights or a parameter that do not fit); others are named as they are.
 

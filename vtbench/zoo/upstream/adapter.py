@@ -237,7 +237,7 @@ class Upstream(Tokenizer):
             )
         streams, data, shapes = [], {}, {}
         for name, array in found.items():
-            stream, flat = self._laid(self._streams[name], array, len(images))
+            stream, flat = self._laid(self._streams[name], array, len(images), 0 if lengths is None else -1)
             streams.append(stream)
             data[name] = torch.from_numpy(flat)
             shapes[name] = array.shape[1:]
@@ -254,8 +254,8 @@ class Upstream(Tokenizer):
         )
         return tokens if budget is None else self.prefix(tokens, budget)
 
-    def _laid(self, stream: Stream, array: np.ndarray, count: int) -> tuple[Stream, np.ndarray]:
-        """A stream's positions as ``[B, N]`` or ``[B, N, C]``, checked against what the stream is, and the stream with its real shape."""
+    def _laid(self, stream: Stream, array: np.ndarray, count: int, low: int) -> tuple[Stream, np.ndarray]:
+        """A stream's positions as ``[B, N]`` or ``[B, N, C]``, checked against what the stream is, and the stream with its real shape. low: -1 where positions may be unused."""
         deep = stream.kind in ("continuous", "soft", "bits") or (len(stream.sizes) > 1 and not stream.shared_index)
         place_axes = array.ndim - 1 - int(deep)
         whole = array.dtype.kind in "iub"
@@ -268,7 +268,7 @@ class Upstream(Tokenizer):
         if whole:
             flat = flat.astype(np.int64)
             top = np.array(stream.sizes if deep and stream.sizes else stream.sizes[:1] or (2,))
-            if flat.size and (flat.min() < 0 or bool((flat >= top).any())):
+            if flat.size and (flat.min() < low or bool((flat >= top).any())):
                 raise VtbenchError(
                     f"{self.title} gave {stream.name} between {flat.min()} and {flat.max()} for a codebook of {', '.join(map(str, stream.sizes))}"
                 )

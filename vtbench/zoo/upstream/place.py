@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
 import subprocess
@@ -78,12 +77,11 @@ class Place:
 @cache
 def driver(path: Path) -> ModuleType:
     """A driver's module, imported here for its signature and version: it imports nothing heavy at the top."""
-    spec = importlib.util.spec_from_file_location(f"vtbench.zoo.upstream.drivers.{path.stem}", path)
-    if spec is None or spec.loader is None or not path.is_file():
+    if not path.is_file():
         raise VtbenchError(f"there is no driver {path}")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    from vtbench.zoo.upstream.worker import load_driver
+
+    module: ModuleType = load_driver(str(path))
     return module
 
 

@@ -85,12 +85,18 @@ def _spec(spec: Any) -> tuple[str, str, tuple[int, ...], int]:
 
 
 def load_driver(path: str) -> Any:
-    """The driver's module, from its file."""
-    spec = importlib.util.spec_from_file_location(f"vtbench_driver_{Path(path).stem}", path)
+    """The driver's module, from its file; what drivers share (`driving.py`, beside this file) is there as ``vtbench_driving``."""
+    if "vtbench_driving" not in sys.modules:
+        _module("vtbench_driving", Path(__file__).with_name("driving.py"))
+    return _module(f"vtbench_driver_{Path(path).stem}", Path(path))
+
+
+def _module(name: str, path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise FileNotFoundError(f"no driver {path}")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their own module up
+    sys.modules[name] = module  # dataclasses look their own module up
     spec.loader.exec_module(module)
     return module
 
