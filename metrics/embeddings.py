@@ -12,11 +12,11 @@ from ._features import rows, unusable
 from .fid import frechet_values
 from .kid import group_sums, sums_without
 
-HEADS = {"dinov2": "cls", "clip": "embedding"}
+HEADS = {"dinov2": "cls", "clip": "embedding", "dreamsim": "embedding"}
 
 
 def needs(extractor: str) -> Callable[[Fields], Mapping[str, Need]]:
-    """Features of the output and of the ground truth, of the protocol's model (`dinov2_model`, `clip_model`)."""
+    """Features of the output and of the ground truth, of the protocol's model (`dinov2_model`, `clip_model`, `dreamsim_model`)."""
 
     def build(p: Fields) -> Mapping[str, Need]:
         args = (("model", p[f"{extractor}_model"]),)

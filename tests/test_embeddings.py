@@ -9,7 +9,8 @@ import torch
 from vtbench.api import Batch, Measurements
 from vtbench.errors import BadWeights, MissingWeights, UsageError
 from vtbench.extractors.clip import CLIP
-from vtbench.extractors.dinov2 import DINOv2, VisionTransformer, pillow_resized
+from vtbench.extractors.dinov2 import DINOv2
+from vtbench.extractors.vision_transformer import VisionTransformer, pillow_resized
 from vtbench.registry import metric
 
 

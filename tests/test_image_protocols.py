@@ -12,7 +12,7 @@ from vtbench import registry
 from vtbench.suite import load_protocol, load_suite, protocol_names, suite_names
 
 IMAGE = {
-    "fd_dinov2", "cmmd", "dino_cosine", "clip_cosine",
+    "fd_dinov2", "cmmd", "dino_cosine", "clip_cosine", "dreamsim",
     "psnr", "ssim", "ms_ssim", "lpips", "mse", "mae", "fid", "sfid", "kid",
     "inception_score", "precision", "recall", "density", "coverage",
 }  # fmt: skip

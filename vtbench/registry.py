@@ -27,6 +27,7 @@ EXTRACTOR_TARGETS: dict[str, str] = {
     "inception": "vtbench.extractors.inception:Inception",
     "dinov2": "vtbench.extractors.dinov2:DINOv2",
     "clip": "vtbench.extractors.clip:CLIP",
+    "dreamsim": "vtbench.extractors.dreamsim:DreamSim",
     "tokens": "vtbench.extractors.tokens:TokenRows",
     "parseq": "vtbench.extractors.parseq:PARSeq",
     "easyocr": "vtbench.extractors.easyocr:EasyOCR",
