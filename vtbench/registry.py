@@ -36,6 +36,7 @@ EXTRACTOR_TARGETS: dict[str, str] = {
     "token_probes": "vtbench.extractors.token_probes:TokenProbes",
     "codebook": "vtbench.extractors.codebook:Codebook",
     "costs": "vtbench.extractors.costs:Costs",
+    "detections": "vtbench.extractors.detections:Detections",
     "alarms": "vtbench.extractors.alarms:PairLook",
     "alarms-set": "vtbench.extractors.alarms:SetLook",
 }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -82,7 +83,7 @@ def kept(found: Found, tag: str, rules: Rules) -> dict[str, list[int]]:
 def _shared(a: np.ndarray, b: np.ndarray) -> float:
     """Intersection over union of two boxes, a pixel added to every side, as the original counts."""
 
-    def area(box: Sequence[np.floating]) -> np.floating:
+    def area(box: Any) -> Any:
         return max(box[2] - box[0] + 1, np.float32(0)) * max(box[3] - box[1] + 1, np.float32(0))
 
     inside = area((max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])))
