@@ -14,11 +14,12 @@ import json
 import os
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageFilter
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -78,12 +79,14 @@ def photo_crop(rng: np.random.Generator, photographs: list[list[np.ndarray]], si
 
 
 def text_crop(
-    rng: np.random.Generator, photographs: list[list[np.ndarray]], fonts: list[str], size: int, sizes: tuple[int, int]
-) -> np.ndarray:
-    """Words on a photograph, a flat colour or a gradient."""
+    rng: np.random.Generator, photographs: list[list[np.ndarray]], fonts: list[str], size: int, stage: Stage
+) -> tuple[np.ndarray, np.ndarray]:
+    """Words on a photograph, a flat colour or a gradient: uint8 [size, size, 3], and the cost of an error in a word float32 [size, size] (`scatter_words`)."""
     kind = rng.random()
     if kind < 0.4:
         ground = photo_crop(rng, photographs, size)
+        if stage.reads and rng.random() < 0.5:
+            ground = np.asarray(Image.fromarray(ground).filter(ImageFilter.GaussianBlur(rng.uniform(0.5, 3))))
     else:
         ends = (
             rng.integers(0, 256, (2, 3))
@@ -93,33 +96,60 @@ def text_crop(
         ramp = np.linspace(0, 1, size)[:, None, None] * (ends[1] - ends[0]) + ends[0]
         ground = np.broadcast_to(ramp, (size, size, 3)).astype(np.uint8)
         ground = np.ascontiguousarray(ground if rng.random() < 0.5 else ground.transpose(1, 0, 2))
-    return scatter_words(rng, ground, fonts, sizes)
+    # In the end some words are drawn large and reduced, as those of a larger picture are.
+    times = float(rng.choice([1.0, 1.0, 1.6, 2.5])) if stage.reads else 1.0
+    plates = float(rng.choice([0.0, 0.0, 0.8])) if stage.reads else 0.0
+    large = round(size * times)
+    if times > 1:
+        ground = np.asarray(Image.fromarray(ground).resize((large, large), Image.Resampling.BILINEAR))
+    crop, costs = scatter_words(rng, ground, fonts, (stage.sizes[0] * times, stage.sizes[1] * times), plates)
+    if times > 1:
+        crop = np.asarray(Image.fromarray(crop).resize((size, size), Image.Resampling.LANCZOS))
+        costs = np.asarray(Image.fromarray(costs).resize((size, size), Image.Resampling.BILINEAR))
+    return crop, costs
 
 
-def text_places(step: int, args: argparse.Namespace) -> list[bool]:
-    """Which crops of a batch get words: every second one, later three of four, in the end seven of eight."""
-    late = step >= min(args.middle_sizes_from, args.reading_from)
-    every = 8 if late else 4 if step >= args.mostly_text_from else 2
-    return [i % every > 0 for i in range(args.batch)]
+@dataclass(frozen=True)
+class Stage:
+    """What the crops of a step are like."""
+
+    text: tuple[bool, ...]
+    """Which crops of the batch have words: every second one, later three of four, in the end seven of eight."""
+    sizes: tuple[int, int]
+    """Smallest and largest font size; in the end those at which letters are neither hopeless nor easy."""
+    reads: bool
+    """Whether words are held to squared errors."""
+
+    @classmethod
+    def at(cls, step: int, args: argparse.Namespace) -> Stage:
+        """The stage of this step."""
+        reads = step >= args.reading_from
+        late = reads or step >= args.middle_sizes_from
+        every = 8 if late else 4 if step >= args.mostly_text_from else 2
+        sizes = (11, 30) if reads else (11, 32) if late else (8, 46)
+        return cls(tuple(i % every > 0 for i in range(args.batch)), sizes, reads)
 
 
 def batch_at(
     step: int, args: argparse.Namespace, photographs: list[list[np.ndarray]], fonts: list[str]
-) -> tuple[Tensor, Tensor]:
-    """Images [B, 3, size, size] in [0, 1] and the fraction of the tokens that each keeps [B]; a function of (seed, step) only."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Images [B, 3, size, size] in [0, 1], costs of errors in words [B, size, size], and the fraction of the tokens that each keeps [B].
+
+    A function of (seed, step) only.
+    """
     rng = np.random.default_rng((args.seed, step))
-    text = text_places(step, args)
-    # In the end, the sizes at which letters are neither hopeless nor easy.
-    sizes = (14, 32) if step >= args.reading_from else (11, 32) if step >= args.middle_sizes_from else (8, 46)
-    crops, keep = [], []
-    for i in range(args.batch):
-        crops.append(
-            text_crop(rng, photographs, fonts, args.crop, sizes) if text[i] else photo_crop(rng, photographs, args.crop)
-        )
+    stage = Stage.at(step, args)
+    crops, costs, keep = [], [], []
+    for text in stage.text:
+        crop, cost = photo_crop(rng, photographs, args.crop), np.zeros((args.crop, args.crop), np.float32)
+        if text:
+            crop, cost = text_crop(rng, photographs, fonts, args.crop, stage)
+        crops.append(crop)
+        costs.append(cost)
         # Text needs every token to be readable, so its prefixes are shorter than full less often.
-        keep.append(1.0 if rng.random() < (0.7 if text[i] else 0.5) else float(np.exp(rng.uniform(np.log(0.01), 0.0))))
+        keep.append(1.0 if rng.random() < (0.7 if text else 0.5) else float(np.exp(rng.uniform(np.log(0.01), 0.0))))
     images = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
-    return images, torch.tensor(keep)
+    return images, torch.from_numpy(np.stack(costs)), torch.tensor(keep)
 
 
 def gradient_l1(x: Tensor, y: Tensor) -> Tensor:
@@ -136,6 +166,16 @@ def luma(x: Tensor) -> Tensor:
 def rate(step: int, args: argparse.Namespace) -> float:
     """Factor on the learning rate: 200 steps of warm-up, constant, linear to zero over the last 45%."""
     return min(1.0, (step + 1) / 200, max(args.steps - step, 0) / (0.45 * args.steps))
+
+
+def begin(net: TinyNet, weights: dict[str, Tensor]) -> None:
+    """Load weights that may lack the last levels (of a network that had fewer); those then begin by saying little."""
+    missing = net.load_state_dict(weights, strict=False).missing_keys
+    with torch.no_grad():
+        for key in missing:
+            if key.startswith("embed"):
+                net.get_parameter(key).mul_(0.3)
+    print(f"begun from {len(weights)} tensors, {len(missing)} new", flush=True)
 
 
 def export(net: nn.Module, path: Path, config: dict[str, object]) -> None:
@@ -162,7 +202,7 @@ def train(args: argparse.Namespace) -> None:
 
     net = TinyNet().to(device, memory_format=torch.channels_last)
     if args.start:
-        net.load_state_dict({key: value.float() for key, value in load_file(args.start).items()})
+        begin(net, {key: value.float() for key, value in load_file(args.start).items()})
     ema = TinyNet().to(device).requires_grad_(False)
     ema.load_state_dict(net.state_dict())
     distance = Lpips(args.alexnet).to(device, memory_format=torch.channels_last)
@@ -197,28 +237,36 @@ def train(args: argparse.Namespace) -> None:
     began = time.monotonic()
     sums = dict.fromkeys(("loss", "photo", "text", "l1", "lpips"), 0.0)
     for step in range(first, args.steps):
-        images, keep = batch_at(step, args, photographs, fonts)
+        images, costs, keep = batch_at(step, args, photographs, fonts)
+        costs = costs.to(device)
         images = images.to(device, memory_format=torch.channels_last)
         with torch.autocast(device.type, dtype=torch.bfloat16):
             values, digits, flags = net.encode_levels(images)
             order = net.order(flags, args.crop, args.crop)
             counts = (keep * sum(o.shape[1] for o in order)).round().clamp_min(1).to(device)
             output = net.decode_levels(values, net.presence(order, counts, args.crop, args.crop)).float()
-            perceptual = distance(output, images)
+        stage = Stage.at(step, args)
+        text = torch.tensor(stage.text, device=device)
+        perceptual = output.new_zeros(len(images))
+        look = torch.ones_like(text) if not stage.reads else ~text | (torch.arange(len(text), device=device) % 4 == 1)
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            perceptual[look] = distance(output[look], images[look]).float()
         l1 = (output - images).abs().mean((1, 2, 3))
         # LPIPS alone is content with strokes that look like text; once they do, text is held to its pixels.
-        text = torch.tensor(text_places(step, args), device=device)
         strict = text & (step >= args.strokes_from)
         mostly = text & (step >= args.mostly_text_from)
-        pixels, look = torch.where(strict, 2.0, 1.0), torch.where(strict, 0.25, 1.0)
+        pixels, seen = torch.where(strict, 2.0, 1.0), torch.where(strict, 0.25, 1.0)
         each = (
             pixels * (l1 + 0.5 * gradient_l1(output, images) + mostly * gradient_l1(luma(output), luma(images)))
-            + look * args.perceptual * perceptual
+            + seen * args.perceptual * perceptual
         )
-        if step >= args.reading_from:
+        if stage.reads:
             # An absolute error would rather leave out a thin stroke that it is unsure of; a squared one draws it faintly, and "e" stays "e".
-            squared = ((output - images) ** 2).mean((1, 2, 3)) + ((luma(output) - luma(images)) ** 2).mean((1, 2, 3))
-            each = torch.where(text, 10 * squared + 0.25 * args.perceptual * perceptual, each)
+            # Inside words it is relative to their contrast: what is pale must be read too.
+            grey = (luma(output) - luma(images))[:, 0] ** 2
+            inside = (costs * grey).sum((1, 2)) / (costs > 0).sum((1, 2)).clamp_min(500)
+            squared = ((output - images) ** 2).mean((1, 2, 3)) + grey.mean((1, 2))
+            each = torch.where(text, 10 * squared + args.words * inside + 0.25 * args.perceptual * perceptual, each)
         loss = each.mean()
         for group in optimiser.param_groups:
             group["lr"] = args.rate * rate(step, args)
@@ -268,6 +316,7 @@ def main() -> None:
     parser.add_argument("--crop", type=int, default=128, help="side of a training crop, a multiple of 32, at most 144")
     parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
     parser.add_argument("--perceptual", type=float, default=0.4, help="weight of LPIPS")
+    parser.add_argument("--words", type=float, default=1.0, help="weight of errors inside words, in the end")
     parser.add_argument("--mostly-text-from", type=int, default=2750, help="step from which 3 of 4 crops have words")
     parser.add_argument("--start", type=Path, help="weights to start from, of an earlier stage")
     parser.add_argument(

@@ -67,31 +67,48 @@ def word_box(word: str, font: str, size: int) -> tuple[int, int, int, int]:
     return int(x0), int(y0), int(np.ceil(x1)), int(np.ceil(y1))
 
 
+LUMA = np.array([0.299, 0.587, 0.114])
+
+
 def contrasting_colour(
     rng: np.random.Generator, background: np.ndarray, distance: float = 90.0
 ) -> tuple[int, int, int]:
     """A random colour whose luma is at least `distance` (of 255) from the mean of `background` [h, w, 3]."""
-    luma = np.array([0.299, 0.587, 0.114])
-    target = float(background.reshape(-1, 3).mean(0) @ luma)
+    target = float(background.reshape(-1, 3).mean(0) @ LUMA)
     for _ in range(50):
         colour = rng.integers(0, 256, 3) if rng.random() < 0.6 else np.full(3, rng.integers(0, 256))
-        if abs(float(colour @ luma) - target) >= distance:
+        if abs(float(colour @ LUMA) - target) >= distance:
             return int(colour[0]), int(colour[1]), int(colour[2])
     return (0, 0, 0) if target > 127 else (255, 255, 255)
 
 
 def scatter_words(
-    rng: np.random.Generator, pixels: np.ndarray, fonts: list[str], sizes: tuple[int, int] = (8, 46)
-) -> np.ndarray:
-    """Training text: several non-words, possibly cut by the border, in font sizes between `sizes`, on uint8 pixels [h, w, 3]; returns new pixels."""
+    rng: np.random.Generator,
+    pixels: np.ndarray,
+    fonts: list[str],
+    sizes: tuple[float, float] = (8, 46),
+    plates: float = 0.0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Training text: several non-words, possibly cut by the border, in font sizes between `sizes`, on uint8 pixels [h, w, 3].
+
+    plates: the share of words that get a plate of one colour behind them.
+
+    Returns:
+        New pixels, and what an error costs where: float32 [h, w], in a word's box 1 / contrast^2 (1 for black on white, 16 at most), elsewhere 0.
+    """
     image = Image.fromarray(pixels)
     width, height = image.size
-    font = str(rng.choice(fonts))
-    size = int(np.exp(rng.uniform(np.log(sizes[0]), np.log(sizes[1]))))
+    costs = np.zeros((height, width), np.float32)
+
+    def size_of_font() -> int:
+        return int(np.exp(rng.uniform(np.log(sizes[0]), np.log(sizes[1]))))
+
+    font, size = str(rng.choice(fonts)), size_of_font()
+    small = size < 18 * sizes[1] / 46
     taken: list[tuple[int, int, int, int]] = []
-    for _ in range(int(rng.integers(2, 20 if size < 18 else 9))):
+    for _ in range(int(rng.integers(2, 20 if small else 9))):
         if rng.random() < 0.3:
-            font, size = str(rng.choice(fonts)), int(np.exp(rng.uniform(np.log(sizes[0]), np.log(sizes[1]))))
+            font, size = str(rng.choice(fonts)), size_of_font()
         word = random_word(rng)
         x0, y0, x1, y1 = word_box(word, font, size)
         for _ in range(6):
@@ -99,7 +116,15 @@ def scatter_words(
             box = (left - 2, top - 2, left + x1 - x0 + 2, top + y1 - y0 + 2)
             if all(box[2] <= t[0] or box[0] >= t[2] or box[3] <= t[1] or box[1] >= t[3] for t in taken):
                 taken.append(box)
-                under = pixels[max(box[1], 0) : max(box[3], 1), max(box[0], 0) : max(box[2], 1)]
-                draw_word(image, word, font, size, left, top, contrasting_colour(rng, under))
+                place = (slice(max(box[1], 0), max(box[3], 1)), slice(max(box[0], 0), max(box[2], 1)))
+                under = pixels[place]
+                if rng.random() < plates:
+                    plate = rng.integers(0, 256, 3) if rng.random() < 0.5 else np.full(3, rng.choice([20, 245]))
+                    ImageDraw.Draw(image).rectangle(box, fill=tuple(plate.tolist()))
+                    under = plate[None, None]
+                colour = contrasting_colour(rng, under)
+                draw_word(image, word, font, size, left, top, colour)
+                contrast = abs(float((under.reshape(-1, 3).mean(0) - colour) @ LUMA)) / 255
+                costs[place] = 1 / max(contrast, 0.25) ** 2
                 break
-    return np.asarray(image)
+    return np.asarray(image), costs

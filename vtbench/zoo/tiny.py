@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -21,27 +22,33 @@ from vtbench.errors import BadWeights, UsageError
 from vtbench.weights import digest
 from vtbench.zoo.tiny_network import STRIDES, TinyNet
 
-MAX_TOKENS = 1344
+MAX_TOKENS = 1600
 """Tokens of a 256 x 256 image."""
 WEIGHTS = Path(__file__).with_suffix(".safetensors")
+Net = TypeVar("Net", bound=nn.Module)
 
 
 def load_net(weights: Path = WEIGHTS) -> TinyNet:
-    """The network with float32 weights from a safetensors file (stored as float16), in evaluation mode. Raises `BadWeights` for another model's file."""
-    net = TinyNet()
+    """The network with the weights of a file, as `filled` has it."""
+    return filled(TinyNet(), weights, "tiny")
+
+
+def filled(net: Net, weights: Path, name: str) -> Net:
+    """`net` with float32 weights from a safetensors file (stored as float16), in evaluation mode. Raises `BadWeights` for another model's file."""
     try:
         net.load_state_dict({key: value.float() for key, value in load_file(weights).items()})
     except SafetensorError as error:
         raise BadWeights(f"{weights} is damaged or cut short: {error}", "Fetch or train it again") from error
     except RuntimeError as error:
-        raise BadWeights(f"{weights} does not hold a tiny network", "training/tiny.py makes such files") from error
+        script = f"training/{name.replace('-', '_')}.py"
+        raise BadWeights(f"{weights} does not hold a {name} network", f"{script} makes such files") from error
     return net.eval().requires_grad_(False)
 
 
 class Tiny(Tokenizer):
     """The adapter: any image size (edges replicated up to multiples of 32 and cut off again), budgets per 256 x 256 pixels.
 
-    budget: the default budget, all 1344 tokens when None. weights: another file from `training/tiny.py`.
+    budget: the default budget, all 1600 tokens when None. weights: another file from `training/tiny.py`.
     """
 
     name = "tiny"
@@ -120,7 +127,7 @@ class _Encoder(nn.Module):
 
     def __init__(self, net: TinyNet) -> None:
         super().__init__()
-        self.parts = nn.ModuleList([net.stem, net.down, net.head, net.embed[:3], net.ladder])
+        self.parts = nn.ModuleList([net.stem, net.down, net.head, net.embed[:-1], net.ladder])
         self._run = net.encode_ids
 
     def forward(self, images: Tensor) -> Tensor:

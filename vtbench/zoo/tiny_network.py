@@ -1,8 +1,8 @@
 """The network of `tiny`: a convolutional encoder and decoder around finite scalar quantisation (FSQ, Mentzer et al., arXiv:2309.15505).
 
-Four nested levels of tokens: every 32 x 32 block, every 16 x 16 block, then the 8 x 8 blocks of the half of the image with the strongest edges, and those once more,
-finer: like a codec, it spends bits where strokes are. Which half is part of the second level's tokens. The sequence is trained with nested dropout (Rippel et
-al., arXiv:1402.0915), so any prefix of it decodes.
+Six nested levels of tokens: every 32 x 32 block; every 16 x 16 block; the 8 x 8 blocks of the half of the image with the strongest edges; and the stronger half of those,
+three times, finer each time: like a codec, it spends bits where strokes are. Which half is part of the second and third levels' tokens. The sequence is trained with nested
+dropout (Rippel et al., arXiv:1402.0915), so any prefix of it decodes.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-STRIDES = (32, 16, 8, 8)
+STRIDES = (32, 16, 8, 8, 8, 8)
 """Width in pixels of one token of each level, coarse to fine."""
+HIDDEN = (96, 96, 96, 96, 48, 48)
+"""Width of the layer that chooses each level's codes."""
 FSQ_STEPS = (4, 4, 2, 2)
-"""Values per quantised dimension; their product, 64, is the codebook size of every level. The last digit of the second level is no code but a flag."""
+"""Values per quantised dimension; their product, 64, is the codebook size of every level. The last digit of the second and third levels is no code but a flag."""
 
 
 def dispersed_order(rows: int, columns: int) -> Tensor:
@@ -56,14 +58,42 @@ class _Up(nn.Sequential):
         super().__init__(nn.Conv2d(source, 4 * target, 1), nn.PixelShuffle(2))
 
 
-def detail_flags(images: Tensor) -> Tensor:
-    """The half of the 16 x 16 blocks with the most gradient energy, where strokes and edges are: int64 [B, 1, H / 16, W / 16], 1 = chosen."""
+def strongest_half(energy: Tensor, among: Tensor) -> Tensor:
+    """Of the blocks [B, 1, h, w] marked 1 in `among`, equally many in every image, the half with the most energy: int64, 1 = chosen."""
+    flat = torch.where(among.bool(), energy, -1.0).flatten(1)
+    count = int(among[:1].sum()) // 2
+    best = torch.argsort(flat, dim=1, descending=True, stable=True)[:, :count]
+    return torch.zeros_like(flat, dtype=torch.long).scatter_(1, best, 1).view(energy.shape)
+
+
+def detail_flags(images: Tensor) -> list[Tensor]:
+    """Where strokes and edges are, by gradient energy: the half of the 16 x 16 blocks, and of the 8 x 8 blocks inside that half the half.
+
+    Returns:
+        int64 [B, 1, H / 16, W / 16] and [B, 1, H / 8, W / 8], 1 = chosen.
+    """
     grey = images.float().mean(1, keepdim=True)
     energy = F.pad(grey.diff(dim=3) ** 2, (0, 1)) + F.pad(grey.diff(dim=2) ** 2, (0, 0, 0, 1))
-    blocks = F.avg_pool2d(energy, 16)
-    flat = blocks.flatten(1)
-    best = torch.argsort(flat, dim=1, descending=True, stable=True)[:, : flat.shape[1] // 2]
-    return torch.zeros_like(flat, dtype=torch.long).scatter_(1, best, 1).view(blocks.shape)
+    wide = F.avg_pool2d(energy, 16)
+    half = strongest_half(wide, torch.ones_like(wide))
+    return [half, strongest_half(F.avg_pool2d(energy, 8), spread(half))]
+
+
+def spread(blocks: Tensor) -> Tensor:
+    """[B, 1, h, w] -> [B, 1, 2 h, 2 w]: each block's value for the four that it is made of."""
+    return blocks.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+
+def positions_in(mask: Tensor, rank: Tensor, count: int) -> Tensor:
+    """The `count` raster positions that are 1 in every image's `mask` [B, 1, h, w], by rank: int64 [B, count]."""
+    return rank[torch.argsort(mask.flatten(1)[:, rank], dim=1, descending=True, stable=True)[:, :count]]
+
+
+def chosen(flags: Tensor, among: Tensor, rank: Tensor) -> Tensor:
+    """Half of the positions that are 1 in `among` [B, 1, h, w], flagged ones first, then by rank: int64 [B, 1, h, w], 1 = chosen."""
+    count = int(among[:1].sum()) // 2
+    best = positions_in(among * (1 + flags), rank, count)
+    return torch.zeros_like(flags.flatten(1)).scatter_(1, best, 1).view(flags.shape)
 
 
 class TinyNet(nn.Module):
@@ -89,12 +119,12 @@ class TinyNet(nn.Module):
         )
         self.head = nn.ModuleList(
             nn.Sequential(
-                nn.Conv2d(coarse if level == 0 else 2 * coarse, coarse, 1), nn.SiLU(), nn.Conv2d(coarse, dims, 1)
+                nn.Conv2d(coarse if level == 0 else 2 * coarse, hidden, 1), nn.SiLU(), nn.Conv2d(hidden, dims, 1)
             )
-            for level in range(4)
+            for level, hidden in enumerate(HIDDEN)
         )
         # One more input channel than the code has dimensions: 1 where the token is present, 0 where it is not.
-        self.embed = nn.ModuleList(nn.Conv2d(dims + 1, coarse, 3, padding=1) for _ in range(4))
+        self.embed = nn.ModuleList(nn.Conv2d(dims + 1, coarse, 3, padding=1) for _ in STRIDES)
         self.ladder = nn.ModuleList(nn.Sequential(_Block(coarse), _Up(coarse, coarse)) for _ in range(2))
         self.paint = nn.Sequential(
             *(_Block(coarse) for _ in range(4)),
@@ -137,19 +167,19 @@ class TinyNet(nn.Module):
         return [(height // stride, width // stride) for stride in STRIDES]
 
     @classmethod
-    def order(cls, flags: Tensor, height: int, width: int) -> list[Tensor]:
+    def order(cls, flags: list[Tensor], height: int, width: int) -> list[Tensor]:
         """Per level, the raster positions that the sequence visits, in its order: int64 [B, n].
 
         The flagged blocks are chosen by flag, then by rank, so that exactly half are, whatever the flags: ids that no encoder made decode too.
         """
         grids = cls.grids(height, width)
-        ranks = [dispersed_order(*grid).to(flags.device) for grid in grids]
-        marked = flags.flatten(1)[:, ranks[1]]
-        best = ranks[1][torch.argsort(marked, dim=1, descending=True, stable=True)[:, : marked.shape[1] // 2]]
-        chosen = torch.zeros_like(marked).scatter_(1, best, 1).unflatten(1, grids[1])
-        inside = chosen.repeat_interleave(2, 1).repeat_interleave(2, 2).flatten(1)[:, ranks[2]]
-        detail = ranks[2][torch.argsort(inside, dim=1, descending=True, stable=True)[:, : 4 * best.shape[1]]]
-        return [ranks[0].expand(len(flags), -1), ranks[1].expand(len(flags), -1), detail, detail]
+        ranks = [dispersed_order(*grid).to(flags[0].device) for grid in grids[:3]]
+        half = chosen(flags[0], torch.ones_like(flags[0]), ranks[1])
+        quarter = chosen(flags[1], spread(half), ranks[2])
+        detail = positions_in(half := spread(half), ranks[2], int(half[:1].sum()))
+        finest = positions_in(quarter, ranks[2], detail.shape[1] // 2)
+        many = len(flags[0])
+        return [ranks[0].expand(many, -1), ranks[1].expand(many, -1), detail, finest, finest, finest]
 
     @classmethod
     def presence(cls, order: list[Tensor], counts: Tensor, height: int, width: int) -> list[Tensor]:
@@ -173,26 +203,24 @@ class TinyNet(nn.Module):
             maps.append(x)
         return maps[::-1]
 
-    def encode_levels(self, images: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
-        """Images -> (values, digits) per level, each [B, 4, h, w], and the flags [B, 1, H / 16, W / 16]."""
+    def encode_levels(self, images: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Images -> (values, digits) per level, each [B, 4, h, w], and the two maps of flags."""
         flags = detail_flags(images)
         wide, middle, near = self.features(images)
         value, digit = self.quantise(self.head[0](wide))
         values, digits = [value], [digit]
-
-        def code(level: int, features: Tensor, below: Tensor) -> None:
+        below = self.ladder[0](self._token(0, value, torch.ones_like(value[:, :1])))
+        present = [torch.ones_like(flags[0]), spread(flags[0]), flags[1], flags[1], flags[1]]
+        for level, features in enumerate((middle, near, near, near, near), 1):
             value, digit = self.quantise(self.head[level](torch.cat([features, below], 1)))
-            if level == 1:
-                value, digit = torch.cat([value[:, :3], flags * 2.0 - 1], 1), torch.cat([digit[:, :3], flags], 1)
+            if level in (1, 2):
+                flag = flags[level - 1]
+                value, digit = torch.cat([value[:, :3], flag * 2.0 - 1], 1), torch.cat([digit[:, :3], flag], 1)
             values.append(value)
             digits.append(digit)
-
-        below = self.ladder[0](self._token(0, values[0], torch.ones_like(values[0][:, :1])))
-        code(1, middle, below)
-        below = self.ladder[1](below + self._token(1, values[1], torch.ones_like(values[1][:, :1])))
-        code(2, near, below)
-        below = below + self._token(2, values[2], flags.float().repeat_interleave(2, 2).repeat_interleave(2, 3))
-        code(3, near, below)
+            below = below + self._token(level, value, present[level - 1].float())
+            if level == 1:
+                below = self.ladder[1](below)
         return values, digits, flags
 
     def _token(self, level: int, value: Tensor, present: Tensor) -> Tensor:
@@ -205,13 +233,13 @@ class TinyNet(nn.Module):
         ]
         x = self.ladder[0](tokens[0])
         x = self.ladder[1](x + tokens[1])
-        return self.paint(x + tokens[2] + tokens[3]) * 0.5 + 0.5
+        return self.paint(x + sum(tokens[2:])) * 0.5 + 0.5
 
     # -- ids -----------------------------------------------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def encode_ids(self, images: Tensor) -> Tensor:
-        """Images float32 [B, 3, H, W] in [0, 1] -> ids int64 [B, N], N = H * W * 21 / 1024."""
+        """Images float32 [B, 3, H, W] in [0, 1] -> ids int64 [B, N], N = H * W * 25 / 1024."""
         height, width = images.shape[-2:]
         self.grids(height, width)
         _, digits, flags = self.encode_levels(images)
@@ -224,21 +252,20 @@ class TinyNet(nn.Module):
     def decode_ids(self, ids: Tensor, height: int, width: int) -> Tensor:
         """Any prefix of the ids, int64 [B, k], 0 <= k <= N -> images float32 [B, 3, height, width] in [0, 1]."""
         grids = self.grids(height, width)
-        blocks = [rows * columns for rows, columns in grids]
-        total = blocks[0] + blocks[1] + 2 * 4 * (blocks[1] // 2)
-        if ids.shape[1] > total:
-            raise ValueError(f"{ids.shape[1]} tokens for a {height}x{width} image, which has {total}")
-        padded = F.pad(ids, (0, total - ids.shape[1]))
-        # The flags of a prefix that ends before or inside the second level are wrong, and never used: nothing of the later levels is present.
-        second = dispersed_order(*grids[1]).to(ids.device)
-        flags = torch.zeros_like(padded[:, : blocks[1]])
-        flags[:, second] = padded[:, blocks[0] : blocks[0] + blocks[1]] % 2
+        wide, middle = (rows * columns for rows, columns in grids[:2])
+        counts = [wide, middle, 4 * (middle // 2), *3 * [2 * (middle // 2)]]
+        if ids.shape[1] > sum(counts):
+            raise ValueError(f"{ids.shape[1]} tokens for a {height}x{width} image, which has {sum(counts)}")
+        parts = F.pad(ids, (0, sum(counts) - ids.shape[1])).split(counts, 1)
+        # The flags of a prefix that ends before or inside their level are wrong, and never used: nothing of the later levels is present.
+        flags = [torch.zeros(len(ids), 1, *grids[level], dtype=torch.long, device=ids.device) for level in (1, 2)]
+        for level in (1, 2):
+            visited = self.order(flags, height, width)[level]
+            flags[level - 1].flatten(1).scatter_(1, visited, parts[level] % 2)
         order = self.order(flags, height, width)
         present = self.presence(order, torch.full((len(ids),), ids.shape[1], device=ids.device), height, width)
         values = []
-        for part, positions, (rows, columns) in zip(
-            padded.split([o.shape[1] for o in order], 1), order, grids, strict=True
-        ):
+        for part, positions, (rows, columns) in zip(parts, order, grids, strict=True):
             value = torch.zeros(len(ids), len(FSQ_STEPS), rows * columns, device=ids.device)
             where = positions[:, None].expand(-1, len(FSQ_STEPS), -1)
             values.append(value.scatter_(2, where, self.values_of(part).transpose(1, 2)).unflatten(2, (rows, columns)))
@@ -250,9 +277,9 @@ class TinyNet(nn.Module):
         def count(*parts: nn.Module) -> int:
             return sum(p.numel() for part in parts for p in part.parameters())
 
-        shared = count(self.embed[:3], self.ladder)
+        shared = count(self.embed[:-1], self.ladder)
         return {
             "encoder": shared + count(self.stem, self.down, self.head),
-            "decoder": shared + count(self.embed[3], self.paint),
+            "decoder": shared + count(self.embed[-1], self.paint),
             "total": count(self),
         }
