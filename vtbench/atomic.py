@@ -10,20 +10,26 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Write a file so that a reader sees the old or the new one, whole, even after a power cut. Raises `OSError`."""
+def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Write a file so that a reader sees the old or the new one, whole. Raises `OSError`.
+
+    durable: even after a power cut, which costs a wait for the disk; without it a power cut (no process's death) may leave a file damaged,
+    which suits files that carry a checksum and can be made anew."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.chmod(name, 0o644)
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+    if not durable:
+        return
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

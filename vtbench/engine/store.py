@@ -6,7 +6,8 @@ One folder a station (an extractor at a pass through a view), one file a chunk::
     measurements/<2 hex>/<station key>/<chunk key>.vtm   8-byte magic, 8-byte header length, JSON header, payload
 
 The header names every head's arrays (dtype, shape, offset), the samples that failed with their reasons, the environment that
-made the file, and the payload's sha256. Writes are atomic; a damaged file is named and treated as absent.
+made the file, and the payload's sha256. Writes are atomic, but do not wait for the disk (a wait would cost more than measuring on a fast GPU):
+a damaged file, whatever damaged it, is named and treated as absent.
 """
 
 from __future__ import annotations
@@ -208,7 +209,7 @@ class Store:
 
     def _write(self, path: Path, content: bytes) -> None:
         try:
-            replace_file(path, content)
+            replace_file(path, content, durable=False)
         except OSError as error:
             raise VtbenchError(
                 f"cannot write {path}: {error.strerror or error}",
