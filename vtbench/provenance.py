@@ -59,7 +59,7 @@ def environment(device: str, dtype: str, batch_size: int, seed: int, **more: Any
     import torch
 
     name, driver, tf32 = platform.processor() or platform.machine(), "", None
-    if device.startswith("cuda"):
+    if device.startswith("cuda") and torch.cuda.is_available():
         name = torch.cuda.get_device_name(device)
         driver = str(torch.version.cuda)
         tf32 = bool(torch.backends.cuda.matmul.allow_tf32)
