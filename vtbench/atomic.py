@@ -9,12 +9,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from vtbench.places import Remote
+
 
 def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Write a file so that a reader sees the old or the new one, whole. Raises `OSError`.
 
     durable: even after a power cut, which costs a wait for the disk; without it a power cut (no process's death) may leave a file damaged,
-    which suits files that carry a checksum and can be made anew."""
+    which suits files that carry a checksum and can be made anew. Behind a URL: as whole and as durable as its file system makes it."""
+    if isinstance(path, Remote):
+        path.write_bytes(data)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
@@ -38,9 +43,32 @@ def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
 
 
 @contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A local file to write in the place of `path`: it appears there when the block ends well, and not at all otherwise. Raises `OSError`."""
+    if isinstance(path, Remote):
+        with tempfile.TemporaryDirectory() as folder:
+            part = Path(folder, path.name)
+            yield part
+            path.write_bytes(part.read_bytes())
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield part
+        with part.open("rb") as handle:
+            os.fsync(handle.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
 def held(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
     """Hold a lock file (freed by the system when its holder dies, however that is). waiting: called once when another process
-    has it, before waiting for it. Raises `OSError`."""
+    has it, before waiting for it. Behind a URL there are no locks, and none is held. Raises `OSError`."""
+    if isinstance(path, Remote):
+        yield
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as handle:
         try:

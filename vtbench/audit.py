@@ -18,6 +18,7 @@ from vtbench.evaluation import Evaluator
 from vtbench.explanation import suite_of
 from vtbench.pairing import paired
 from vtbench.peers import CannotRun, Images, Theirs
+from vtbench.places import place
 from vtbench.progress import Silent
 from vtbench.record import Record, plain, write
 from vtbench.scorer import Scorer
@@ -239,7 +240,7 @@ def audit(
     more = {**record.environment.more, "audit": plain(json.loads(json.dumps(plain(held))))}
     environment = record.environment.model_copy(update={"more": more})
     certificate.record = record.model_copy(update={"environment": environment})
-    write(certificate.record, Path(out))
+    write(certificate.record, place(out))
     return certificate
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from vtbench.comparable import Entry, environment_differences, field_differences, why_not
 from vtbench.errors import UsageError
+from vtbench.places import place
 from vtbench.record import Record, Row, find, label
 
 Verdict = Literal["better", "worse", "higher", "lower", "same", "no difference shown", "no interval", "not comparable"]
@@ -51,7 +52,7 @@ def compare(*which: str | Record, out: str | Path = "results", everything: bool 
     images from both; without either, the two intervals are taken as independent, and the line says `unpaired`."""
     if len(which) < 2:
         raise UsageError("compare needs two results or more", "vtbench results list shows them")
-    folder = Path(out)
+    folder = place(out)
     records = [w if isinstance(w, Record) else find(folder, w) for w in which]
     return [compare_two(records[0], other, folder, everything=everything) for other in records[1:]]
 

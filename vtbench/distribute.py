@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from vtbench.engine.crew import Crew, Hands
 from vtbench.engine.run import MODEL_CHUNK, describe, lacking, missing
 from vtbench.errors import BadSample, UsageError
+from vtbench.places import shared_by_processes
 from vtbench.ranks import ranks
 from vtbench.worker import Job, Named, Report, Task, bare, numerics
 
@@ -104,15 +105,19 @@ def fill_apart(
     alone = costs if costs is not None and _lacks_costs(plan, store, options.fresh) else None
     if not todo and alone is None:
         return out
+    if not shared_by_processes(store.root):
+        raise UsageError(
+            f"{store.root} lies in the memory of this process, and workers cannot share it", "Name a folder"
+        )
     job = Job(
         model=sendable(model, plan),
         plan=bare(plan),
-        store=str(Path(store.root).resolve()),
+        store=str(store.root.resolve()),
         batch_size=bench.batch_size,
         seed=options.seed,
         dtype=options.dtype,
         loaders=options.resolved_loaders(),
-        keep=None if bench.keep is None else replace(bench.keep, folder=Path(bench.keep.folder).resolve()),
+        keep=None if bench.keep is None else replace(bench.keep, folder=bench.keep.folder.resolve()),
         strict=options.strict,
         fresh=options.fresh,
         threads=_threads(),

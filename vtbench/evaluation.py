@@ -27,6 +27,7 @@ from vtbench.instances import collect
 from vtbench.instances import write as write_instances
 from vtbench.isolation import untouched
 from vtbench.options import Options
+from vtbench.places import place
 from vtbench.plan import Plan, Prepared, make_plan
 from vtbench.progress import Silent
 from vtbench.provenance import environment
@@ -103,7 +104,7 @@ def open_suite(name: str | Suite, options: Options, talk: Silent | None = None) 
         reader=suite.data.get("reader", "images"),
         options=reader_options,
         known=known,
-        cache=options.store(),
+        cache=options.cache(),
         progress=hashed,
     )
     if options.subset or options.limit:
@@ -155,9 +156,9 @@ class Evaluator:
                     if (control.name, dict(control.params)) != (subject.name, dict(subject.params)):
                         controls.append(self._run(control, opened, None, command))
         if ranks().first:
-            write_table(Path(self.options.out))
+            write_table(place(self.options.out))
         measured, beside = [r for r in records if r is not None], [r for r in controls if r is not None]
-        return Result(measured, beside, Path(self.options.out))
+        return Result(measured, beside, place(self.options.out))
 
     def load(self, spec: str) -> Model:
         """A model of the zoo, by what stands after `--model`."""
@@ -222,7 +223,7 @@ class Evaluator:
             dataset.revision,
             {**self._moving(), **_moving_of(opened), "budget": model.budget},
         )
-        lock = Path(o.store()) / "locks" / f"{identity}.lock"
+        lock = o.store() / "locks" / f"{identity}.lock"
         with held(lock, self._waiting) if ranks().first else nullcontext():
             return self._held_run(model, opened, plan, identity, revision, step, command)
 
@@ -300,7 +301,7 @@ class Evaluator:
             ),
             weights=plan.weights,
         )
-        out = Path(o.out)
+        out = place(o.out)
         _guard_out(out)
         write(record, out)
         blocks = (
@@ -413,7 +414,7 @@ class Evaluator:
         if how == "sample":
             ranked = sorted((s.id for s in dataset.samples), key=lambda i: hashlib.sha256(i.encode()).hexdigest())
             ids = frozenset(ranked[:KEPT])
-        return Keep(Path(o.out) / "images" / identity, points, ids)
+        return Keep(place(o.out) / "images" / identity, points, ids)
 
     def _tell(self, model: Model, failures: Iterable[Failure], dataset: Dataset) -> None:
         bad = [*(Failure(id=i, stage="load", reason=r) for i, r in dataset.problems), *failures]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from vtbench.atomic import whole
+from vtbench.places import opened, place
 
 if TYPE_CHECKING:
     import pyarrow
@@ -20,7 +22,7 @@ COLUMNS = ("resolution", "tokens", "instance", "width", "height", *TEXTS, *NUMBE
 
 def path_of(out: Path, run_id: str) -> Path:
     """Where a run's instances lie."""
-    return Path(out) / "samples" / f"{run_id}.instances.parquet"
+    return place(out) / "samples" / f"{run_id}.instances.parquet"
 
 
 def write(out: Path, run_id: str, lines: Sequence[Mapping[str, Any]]) -> Path | None:
@@ -34,13 +36,8 @@ def write(out: Path, run_id: str, lines: Sequence[Mapping[str, Any]]) -> Path | 
 
     kinds = {**dict.fromkeys(TEXTS, pa.string()), **dict.fromkeys(NUMBERS, pa.float32())}
     schema = pa.schema([(c, kinds.get(c, pa.int32())) for c in COLUMNS])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with whole(path) as part:
         pq.write_table(pa.Table.from_pylist([dict(line) for line in lines], schema=schema), part, compression="zstd")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
     return path
 
 
@@ -49,7 +46,7 @@ def read(out: Path, run_id: str) -> pyarrow.Table | None:
     import pyarrow.parquet as pq
 
     path = path_of(out, run_id)
-    return pq.read_table(path) if path.is_file() else None
+    return pq.read_table(opened(path)) if path.is_file() else None
 
 
 def collect(reducer: Any, kept: Collection[str] | None = ()) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vtbench.atomic import replace_file
 from vtbench.data import restore
 from vtbench.plan import Prepared
 from vtbench.view import Item, to_bytes
@@ -60,7 +62,6 @@ class Keep:
                 if item.placement.restorable:
                     pictures = item.source, restore(array, item.placement)
             for path, picture in zip(self.paths(item.sample.id, point), pictures):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                partial = path.with_suffix(".part")
-                Image.fromarray(picture).save(partial, format="PNG")
-                partial.replace(path)
+                file = io.BytesIO()
+                Image.fromarray(picture).save(file, format="PNG")
+                replace_file(path, file.getvalue(), durable=False)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vtbench.errors import UnknownName, UsageError
+from vtbench.places import Remote, place
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,16 @@ class Options:
 
     def store(self) -> Path:
         """Where measurements lie: `VTBENCH_STORE`, or `measurements/` in the results folder."""
-        return Path(os.environ.get("VTBENCH_STORE") or Path(self.out) / "measurements")
+        return place(os.environ.get("VTBENCH_STORE") or place(self.out) / "measurements")
+
+    def cache(self) -> Path:
+        """Where digests are remembered and archives unpacked: with the measurements, or in this machine's cache when those lie behind a URL."""
+        store = self.store()
+        if not isinstance(store, Remote):
+            return store
+        from platformdirs import user_cache_path
+
+        return user_cache_path("vtbench")
 
     def moving(self) -> dict[str, Any]:
         """The options that move a value and are not told by model, suite and data: they are part of the run's id."""

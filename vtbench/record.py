@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from vtbench.atomic import replace_file
 from vtbench.errors import BadRecord, UnknownName, VtbenchError
+from vtbench.places import Remote, place
 
 SCHEMA_VERSION = 1
 Status = Literal["ok", "partial", "limited", "skipped", "failed"]
@@ -231,14 +232,14 @@ def _with_nonfinite(node: Any) -> Any:
 
 def write(record: Record, folder: Path) -> Path:
     """Write ``records/RUN_ID.json`` under the results folder, replacing the same run's earlier record. Returns its path."""
-    path = Path(folder) / "records" / f"{record.run_id}.json"
+    path = place(folder) / "records" / f"{record.run_id}.json"
     replace_file(path, dumps(record).encode())
     return path
 
 
 def read(path: Path) -> Record:
     """Read one record. `BadRecord` says what is wrong: damaged, of another schema version, or not a record."""
-    path = Path(path)
+    path = place(path)
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -274,7 +275,7 @@ def read_all(folder: Path) -> tuple[list[Record], list[BadRecord]]:
     """Every record under a results folder, by start time; those that cannot be read are returned beside, never dropped unnamed."""
     records: list[Record] = []
     problems: list[BadRecord] = []
-    for path in sorted((Path(folder) / "records").glob("*.json")):
+    for path in sorted((place(folder) / "records").glob("*.json")):
         try:
             records.append(read(path))
         except BadRecord as problem:
@@ -287,10 +288,10 @@ def find(folder: Path, which: str) -> Record:
     """One record by id, by the start of its id, by the path of its file, or the latest of a model's name.
 
     Raises `UnknownName` with the nearest names, or `BadRecord`."""
-    direct = Path(which)
+    direct = place(which)
     if direct.suffix == ".json":
         return read(direct)
-    paths = sorted((Path(folder) / "records").glob("*.json"))
+    paths = sorted((place(folder) / "records").glob("*.json"))
     starts = [path for path in paths if len(which) >= 4 and path.stem.startswith(which)]
     if len(starts) == 1:
         return read(starts[0])
@@ -313,7 +314,7 @@ def label(record: Record) -> str:
 
 def ids(folder: Path, which: str) -> str:
     """The full id of the one record whose id starts with `which` (four digits or more), readable or not. Raises `UnknownName`."""
-    known = [path.stem for path in sorted((Path(folder) / "records").glob("*.json"))]
+    known = [path.stem for path in sorted((place(folder) / "records").glob("*.json"))]
     starts = [name for name in known if name.startswith(which)] if len(which) >= 4 else []
     if len(starts) != 1:
         raise UnknownName("result", which, known)
@@ -322,11 +323,15 @@ def ids(folder: Path, which: str) -> str:
 
 def delete(folder: Path, run_id: str) -> None:
     """Remove a run's record, samples and images."""
-    folder = Path(folder)
+    folder = place(folder)
     (folder / "records" / f"{run_id}.json").unlink()
     for path in (folder / "samples").glob(f"{run_id}.*"):
         path.unlink()
-    shutil.rmtree(folder / "images" / run_id, ignore_errors=True)
+    images = folder / "images" / run_id
+    if isinstance(images, Remote):
+        images.remove_all()
+    else:
+        shutil.rmtree(images, ignore_errors=True)
 
 
 def names(record: Record) -> set[str]:

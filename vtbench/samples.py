@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from vtbench.atomic import whole
+from vtbench.places import opened, place
 
 if TYPE_CHECKING:
     import pyarrow
@@ -15,7 +17,7 @@ COLUMNS = ("resolution", "tokens", "protocol", "metric", "slice", "id", "instanc
 
 def path_of(out: Path, run_id: str) -> Path:
     """Where a run's samples lie."""
-    return Path(out) / "samples" / f"{run_id}.parquet"
+    return place(out) / "samples" / f"{run_id}.parquet"
 
 
 def _schema() -> Any:
@@ -44,31 +46,23 @@ def write(out: Path, run_id: str, blocks: Iterable[Mapping[str, Any]]) -> Path:
     import pyarrow.parquet as pq
 
     path = path_of(out, run_id)
-    path.parent.mkdir(parents=True, exist_ok=True)
     schema = _schema()
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with pq.ParquetWriter(part, schema, compression="zstd") as writer:
-            for block in blocks:
-                values = np.asarray(block["value"], dtype=np.float64)
-                count = len(values)
-                columns: dict[str, Any] = {
-                    "id": [str(i) for i in block["id"]],  # an object array would bring pandas along
-                    "instance": np.asarray(block.get("instance", np.zeros(count)), dtype=np.int32),
-                    "value": values,
-                }
-                arrays = []
-                for field in schema:
-                    data = columns.get(field.name, [block.get(field.name)] * count)
-                    kind = pa.string() if pa.types.is_dictionary(field.type) else field.type
-                    array = pa.array(data, type=kind)
-                    arrays.append(array.dictionary_encode() if kind != field.type else array)
-                writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
-        with part.open("rb") as handle:
-            os.fsync(handle.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole(path) as part, pq.ParquetWriter(part, schema, compression="zstd") as writer:
+        for block in blocks:
+            values = np.asarray(block["value"], dtype=np.float64)
+            count = len(values)
+            columns: dict[str, Any] = {
+                "id": [str(i) for i in block["id"]],  # an object array would bring pandas along
+                "instance": np.asarray(block.get("instance", np.zeros(count)), dtype=np.int32),
+                "value": values,
+            }
+            arrays = []
+            for field in schema:
+                data = columns.get(field.name, [block.get(field.name)] * count)
+                kind = pa.string() if pa.types.is_dictionary(field.type) else field.type
+                array = pa.array(data, type=kind)
+                arrays.append(array.dictionary_encode() if kind != field.type else array)
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
     return path
 
 
@@ -79,7 +73,7 @@ def read(out: Path, run_id: str, *, metric: str | None = None) -> pyarrow.Table 
     path = path_of(out, run_id)
     if not path.is_file():
         return None
-    return pq.read_table(path, filters=[("metric", "=", metric)] if metric else None)
+    return pq.read_table(opened(path), filters=[("metric", "=", metric)] if metric else None)
 
 
 def instances(image: Any) -> Any:

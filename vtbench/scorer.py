@@ -101,7 +101,7 @@ class Scorer(Evaluator):
     def _open(self, where: str) -> _Side:
         o = self.options
         reader = {"metadata": o.metadata} if o.metadata else {}
-        dataset = open_dataset(where, options=reader, cache=o.store())
+        dataset = open_dataset(where, options=reader, cache=o.cache())
         for what, count in dataset.notes.items():
             self.talk.say(f"{where}: {count} {what}")
         return _Side(dataset, where)

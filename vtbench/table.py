@@ -12,6 +12,7 @@ from typing import Any
 from vtbench._source import folder as bundled
 from vtbench.atomic import replace_file
 from vtbench.errors import BadData, BadRecord
+from vtbench.places import Remote, place
 from vtbench.record import Record, params_text, read_all
 
 COLUMNS = (
@@ -100,6 +101,9 @@ def read_csv(path: Path) -> list[TidyRow]:
 @contextmanager
 def locked(out: Path) -> Iterator[None]:
     """Hold the results folder's table lock: two processes that write at once take turns."""
+    if isinstance(out, Remote):  # no locks there: the last writer wins, and records are the truth
+        yield
+        return
     import fcntl  # absent on Windows, where only writing is refused
 
     out.mkdir(parents=True, exist_ok=True)
@@ -112,7 +116,7 @@ def write_table(out: Path) -> tuple[Path, list[BadRecord]]:
     """Rewrite ``table.csv`` from all records of a results folder. Returns its path and the records that could not be read.
 
     Records are read under the lock, so the last writer has seen every record that was written before it."""
-    out = Path(out)
+    out = place(out)
     with locked(out):
         records, problems = read_all(out)
         lines = [line for record in sorted(records, key=lambda r: (r.model.name, r.run_id)) for line in rows(record)]

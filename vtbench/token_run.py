@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 from vtbench import registry
 from vtbench.api import Measurements, Metric
 from vtbench.errors import UsageError
+from vtbench.places import place
 from vtbench.plan import Cell
 from vtbench.provenance import own_source, packages
 from vtbench.record import DatasetInfo, Environment, ModelInfo, Record, Row, SuiteInfo, plain, run_id, worst, write
@@ -70,8 +71,8 @@ def study(
     revision = digest(file.path)
     made = [_one(file, load_suite(name, extra_protocols=protocols), revision, command, device, tell) for name in suites]
     for record in made:
-        write(record, Path(out))
-    write_table(Path(out))
+        write(record, place(out))
+    write_table(place(out))
     return made
 
 

@@ -12,10 +12,10 @@ import socket
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from vtbench.errors import BadSample, MissingPackage, MissingWeights, UsageError, VtbenchError
+from vtbench.places import place
 
 if TYPE_CHECKING:
     from vtbench.api import Model
@@ -196,7 +196,7 @@ def open_store(where: str, say: Callable[[str], None]) -> Store:
     """The shared store of a job."""
     from vtbench.engine.store import Store
 
-    return Store(Path(where), say)
+    return Store(place(where), say)
 
 
 def hopeless(error: BaseException) -> bool:

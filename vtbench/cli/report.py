@@ -6,6 +6,8 @@ from pathlib import Path
 
 import typer
 
+from vtbench.places import place
+
 
 def report(
     results: list[str] = typer.Argument(
@@ -30,6 +32,6 @@ def report(
     if not records:
         raise NoResults(f"no results of the suite {suite} in {out}")
     chosen = records if results else latest(records)
-    text = page(chosen, Path(out), title=title, limit=max_images)
+    text = page(chosen, place(out), title=title, limit=max_images)
     replace_file(Path(html), text.encode())
     typer.echo(f"{html}: {len(chosen)} runs, {len(text) / 1e6:.1f} MB", err=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
+
+from vtbench.places import place
 
 if TYPE_CHECKING:
     from vtbench.record import Record
@@ -23,7 +24,7 @@ def gathered(which: Sequence[str], out: str) -> list[Record]:
     """The named records, or all; damaged ones are named on stderr and the rest goes on. `NoResults` when there is none."""
     from vtbench.record import NoResults, find, read_all
 
-    folder = Path(out)
+    folder = place(out)
     if which:
         return [find(folder, name) for name in which]
     records, problems = read_all(folder)
@@ -139,7 +140,7 @@ def delete(
     from vtbench.record import ids, label, read
     from vtbench.table import write_table
 
-    folder = Path(out)
+    folder = place(out)
     for which in run:
         run_id = ids(folder, which)
         path = folder / "records" / f"{run_id}.json"

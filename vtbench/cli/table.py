@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from vtbench.places import place
+
 if TYPE_CHECKING:
     from vtbench.record import Record
 
@@ -75,7 +77,7 @@ def _named(names: list[str], records: list[Record], out: str) -> list[Record]:
     chosen = []
     for name in names:
         mine = latest([r for r in records if name in (r.model.name, label(r))])
-        chosen += mine or [find(Path(out), name)]
+        chosen += mine or [find(place(out), name)]
     return list({r.run_id: r for r in chosen}.values())
 
 

@@ -17,10 +17,12 @@ from vtbench.data.images import image_stem
 from vtbench.data.metadata import with_metadata
 from vtbench.data.sample import NOTHING, Dataset, Entry, Listing, Reader, Sample
 from vtbench.errors import BadData, UnknownName
+from vtbench.places import is_url
 
 READERS = {
     "images": "vtbench.data.open:read_images",
     "folder": "vtbench.data.images:read_folder",
+    "url": "vtbench.data.remote:read_url",
     "tar": "vtbench.data.shards:read_shards",
     "webdataset": "vtbench.data.shards:read_shards",
     "hf": "vtbench.data.hub:read_hub",
@@ -43,12 +45,13 @@ def open_dataset(
 ) -> Dataset:
     """List a dataset and give its samples their identity.
 
-    where: a folder, a tar, shards (``shards/{0000..0009}.tar``), ``hf:NAME@REV?split=...&image=...``, a parquet file or an ``.npz``.
+    where: a folder, a tar, shards (``shards/{0000..0009}.tar``), ``hf:NAME@REV?split=...&image=...``, a parquet file or an ``.npz``; or a URL of
+    one that fsspec reaches (``s3://``, ``gs://``, ``hf://``, ``memory://``; `vtbench.data.remote`).
     options: of the reader (`split`, `image`, ...), and `metadata`, a CSV file joined on the id. known: revision -> the dataset's name
     that a suite declares. cache: folder of the file that remembers digests. progress: called with (done, total) while hashing.
 
     Raises `BadData` (nothing there, duplicate ids, malformed annotations) and `UsageError` (unknown reader or option)."""
-    listing = _reader(reader)(where, {**options, "cache": cache})
+    listing = _reader(reader)(_local(where, options, cache), {**options, "cache": cache})
     entries, problems = _named(listing), list(listing.problems)
     if not entries and not problems:
         raise BadData(f"no images in {where}", f"Looked for {listing.searched}" if listing.searched else "")
@@ -86,6 +89,17 @@ def open_dataset(
     return with_metadata(dataset, Path(metadata)) if metadata else dataset
 
 
+def _local(where: str, options: Mapping[str, Any], cache: Path | None) -> str:
+    """A place as readers take it: ``file://`` is a path, and a single remote archive is fetched first."""
+    if where.startswith("file://"):
+        return where.removeprefix("file://")
+    if not is_url(where) or any(sign in where.partition("?")[0] for sign in "{}*"):
+        return where
+    from vtbench.data.remote import fetched, is_archive
+
+    return fetched(where, {**options, "cache": cache}) if is_archive(where) else where
+
+
 def read_images(where: str, options: Mapping[str, Any]) -> Listing:
     """Find the container by its look and read it: the reader `images`."""
     return _reader(container(where))(where, options)
@@ -93,6 +107,8 @@ def read_images(where: str, options: Mapping[str, Any]) -> Listing:
 
 def container(where: str) -> str:
     """The reader's name for a place, by its form and by what lies there. Raises `BadData` when nothing does."""
+    if is_url(where):
+        return "webdataset" if where.endswith((".tar", ".tgz", ".tar.gz")) else "url"
     if where.startswith("hf:"):
         return "hf"
     path = os.path.expanduser(where)

@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from vtbench.data.images import image_stem, labelled, stays_inside
+from vtbench.data.remote import expanded as expanded_urls
+from vtbench.data.remote import fetched
 from vtbench.data.sample import Listing
 from vtbench.data.sidecars import Sidecars
 from vtbench.data.sources import Source, SpanSource, file_stamp
 from vtbench.data.unpack import unpacked
 from vtbench.errors import BadData
+from vtbench.places import is_url
 
 MAX_SHARDS = 100_000
 
@@ -28,7 +31,7 @@ def read_shards(where: str, options: Mapping[str, Any]) -> Listing:
     An id is the member's path without its extension; a folder around everything, named as the tar itself, is left away
     (``val.tar`` made from ``val/``). Nothing is unpacked: members are read in place. Links and names that lead outside
     become problems. A ``.tar.gz`` is unpacked once into the cache. Raises `BadData`: no shard, a damaged tar."""
-    paths = shards(where)
+    paths = [fetched(p, options) if is_url(p) else p for p in shards(where)]
     first = os.path.basename(where.rstrip("/"))
     name = re.sub(r"\.(tar(\.gz)?|tgz)$", "", first)
     listing = Listing("tar" if len(paths) == 1 else "webdataset", name, [], searched="images in the archive")
@@ -52,14 +55,17 @@ def shards(where: str) -> list[str]:
         found = [path]
     else:
         expanded = list(braces(path))
-        found = [
-            p for pattern in expanded for p in (sorted(glob.glob(pattern)) if glob.has_magic(pattern) else [pattern])
-        ]
-    missing = [p for p in found if not os.path.isfile(p)]
+        found = [p for pattern in expanded for p in (matching(pattern) if glob.has_magic(pattern) else [pattern])]
+    missing = [p for p in found if not is_url(p) and not os.path.isfile(p)]
     if missing or not found:
         names = ", ".join(missing[:3]) or where
         raise BadData(f"there is no tar at {names}" + (f" ({len(missing)} are missing)" if len(missing) > 3 else ""))
     return found
+
+
+def matching(pattern: str) -> list[str]:
+    """The files that a pattern with ``*`` names, in order: paths, or URLs."""
+    return expanded_urls(pattern) if is_url(pattern) else sorted(glob.glob(pattern))
 
 
 def braces(pattern: str) -> Iterator[str]:

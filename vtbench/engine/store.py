@@ -23,6 +23,7 @@ import numpy as np
 
 from vtbench.atomic import replace_file
 from vtbench.errors import VtbenchError
+from vtbench.places import Remote, place
 
 MAGIC = b"VTBM0001"
 SUFFIX = ".vtm"
@@ -53,11 +54,11 @@ def station_key(description: Mapping[str, Any]) -> str:
 
 
 def _pack(array: np.ndarray) -> tuple[np.ndarray, str]:
-    """Strings travel as code points; everything else as it is."""
+    """Strings travel as code points, of one byte where that is enough; everything else as it is."""
     if array.dtype.kind == "U":
         width = max(1, array.dtype.itemsize // 4)
         codes = np.ascontiguousarray(array.astype(f"<U{width}")).view("<u4").reshape(*array.shape, width)
-        return codes, "str"
+        return (codes.astype(np.uint8) if codes.max(initial=0) < 256 else codes), "str"
     if array.dtype.kind not in "biuf":
         raise TypeError(f"a measurement cannot hold {array.dtype}")
     return np.ascontiguousarray(array), ""
@@ -131,7 +132,7 @@ def _decode(path: Path) -> Measured:
             count = int(np.prod(shape, dtype=np.int64))
             array = np.frombuffer(payload, dtype, count, spec["offset"]).reshape(shape)
             if spec["kind"] == "str":
-                array = np.ascontiguousarray(array).view(f"<U{shape[-1]}").reshape(shape[:-1])
+                array = np.ascontiguousarray(array, "<u4").view(f"<U{shape[-1]}").reshape(shape[:-1])
             return array
 
         return Measured(
@@ -158,12 +159,14 @@ class Store:
     """Measurements by (station, chunk) under one folder, shared by all runs and models."""
 
     def __init__(self, root: Path, say: Callable[[str], None] = lambda text: None) -> None:
-        self.root = Path(root)
+        self.root = place(root)
         self.say = say
 
     @property
-    def spill(self) -> Path:
-        """Where the files of large columns may lie."""
+    def spill(self) -> Path | None:
+        """Where the files of large columns may lie; None: in the system's temporary folder."""
+        if isinstance(self.root, Remote):
+            return None
         self.root.mkdir(parents=True, exist_ok=True)
         return self.root
 
