@@ -52,7 +52,7 @@ class Reference:
         if statistics and not statistics.images:
             return cls(where, None, statistics)
         reader = {"metadata": metadata} if metadata else {}
-        dataset = open_dataset(where, options=reader, known=known or {}, cache=options.store())
+        dataset = open_dataset(where, options=reader, known=known or {}, cache=options.cache())
         for what, count in dataset.notes.items():
             talk.say(f"{where}: {count} {what}")
         return cls(where, dataset, statistics)
