@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import textwrap
 
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from vtbench.cli.models import app as models
 from vtbench.errors import BadWeights, LostBatch, MissingWeights, UnknownName, UsageError, VtbenchError
+from vtbench.zoo import card as cards
 from vtbench.zoo.card import Card, File
 from vtbench.zoo.spec import parse, user_params
-from vtbench.zoo.upstream import place, process, worker
+from vtbench.zoo.upstream import place, process, setup, worker
 from vtbench.zoo.upstream.adapter import Upstream
 
 PACKAGE = """
@@ -43,6 +48,12 @@ DRIVER = '''
         if fault == "unfit":
             raise ValueError("these weights are of another model")
         return Toy(roundabout, levels, noise, fault)
+
+
+    def small(*, source, folder, seed):
+        weights = os.path.join(folder, "toy.bin")
+        open(weights, "w").close()
+        return {"weights": {"weights": weights}, "params": {"levels": 3}}
 
 
     class Toy:
@@ -115,9 +126,25 @@ def toy(tmp_path, monkeypatch):
         made.append(Upstream.bound_to(card)(**passed, **params))
         return made[-1]
 
+    make.card = card
     yield make
     for model in made:
         model.close()
+
+
+@pytest.fixture
+def listed(toy, tmp_path, monkeypatch):
+    """The toy's card among the catalogue's, as a file."""
+    folder = tmp_path / "cards"
+    folder.mkdir()
+    upstream = "\n".join(f"{k} = {json.dumps(v)}" for k, v in toy.card.upstream.items())
+    (folder / "toy.toml").write_text(
+        f'name = "toy"\ntitle = "Toy"\nroute = "upstream"\nadapter = "{toy.card.adapter}"\n'
+        f'code_licence = "MIT"\n[upstream]\n{upstream}\n[[files]]\nnames = ["toy.bin"]\n'
+    )
+    monkeypatch.setattr(cards, "FOLDER", folder)
+    monkeypatch.setenv("VTBENCH_WEIGHTS", str(tmp_path))
+    return toy
 
 
 @pytest.fixture
@@ -186,6 +213,7 @@ def test_a_lost_worker_costs_its_batch_and_the_next_gets_another(toy, images, mo
     monkeypatch.setenv(process.LIMIT, "0.5" if fault == "hangs" else "30")
     with pytest.raises(LostBatch, match=told):
         model.encode(images, seeds=[0, 0, 0])
+    monkeypatch.delenv(process.LIMIT)
     model.params["fault"] = ""
     assert len(model.encode(images, seeds=[0, 0, 0])) == 3
 
@@ -221,7 +249,7 @@ def test_an_error_in_the_worker_is_one_line(toy, images, fault, kind, told):
 
 
 def test_missing_environment_checkout_weights_and_interpreter(toy, tmp_path):
-    with pytest.raises(VtbenchError, match=r"no environment here\. `vtbench models setup toy`.*--upstream DIR"):
+    with pytest.raises(VtbenchError, match=r"no environment for it\. `vtbench models setup toy`.*--upstream DIR"):
         toy(upstream=None)
     with pytest.raises(UsageError, match="no folder"):
         toy(upstream=tmp_path / "nowhere")
@@ -273,3 +301,81 @@ def test_the_worker_sees_no_tokens_and_no_foreign_path(monkeypatch):
     env = process.environment(2)
     assert "HF_TOKEN" not in env and "PYTHONPATH" not in env
     assert env["OMP_NUM_THREADS"] == "2" and env["HF_HUB_OFFLINE"] == "1"
+
+
+# ------------------------------------------------------------------------------------------- setup
+
+
+def test_setup_says_what_it_does_and_asks(listed, tmp_path):
+    done = CliRunner().invoke(models, ["setup", "toy", "--no-exact"], input="n\n")
+    assert done.exit_code == 1
+    told = done.stdout
+    assert "licence: code: MIT; weights: not stated" in told
+    assert f"clone: https://example.org/toy at 0 -> {tmp_path / 'environments' / 'toy_driver' / 'source'}" in told
+    assert "packages from PyPI: numpy" in told
+    assert not (tmp_path / "environments").exists()
+
+
+def test_setup_takes_a_checkout_and_an_interpreter_and_tries_them(listed, tmp_path):
+    at = ["setup", "toy", "--upstream", str(tmp_path / "source"), "--python", sys.executable]
+    assert CliRunner().invoke(models, [*at, "--dry-run"]).exit_code == 0
+    assert place.standing(listed.card) is None
+    done = CliRunner().invoke(models, [*at, "--yes"])
+    assert done.exit_code == 0, done.output
+    assert "one image encoded and decoded" in done.stderr
+    made = place.standing(listed.card)
+    assert made.source == str(tmp_path / "source") and made.commit.startswith("code:") and made.packages
+    shown = CliRunner().invoke(models, ["show", "toy"]).stdout
+    assert "runs here: yes" in shown and f"environment: {sys.executable}" in shown and "loads: yes" in shown
+
+
+def test_an_environment_that_lacks_a_package_is_not_noted(listed, tmp_path):
+    (tmp_path / "source" / "roundabout.py").write_text("import no_such_package")
+    planned = setup.plan(listed.card, tmp_path / "source", sys.executable)
+    with pytest.raises(VtbenchError, match="lacks the package 'no_such_package'"):
+        setup.make(planned)
+    assert place.standing(listed.card) is None
+    assert "no: no environment: vtbench models setup toy" in CliRunner().invoke(models, ["list"]).stdout
+
+
+def test_a_clone_is_the_pinned_commit(listed, tmp_path):
+    def git(*words):
+        return subprocess.run(
+            ["git", "-C", str(tmp_path / "source"), *words], check=True, capture_output=True, text=True
+        )
+
+    git("init", "--quiet")
+    git("add", "-A")
+    git("-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "--quiet", "-m", "toy")
+    head = git("rev-parse", "HEAD").stdout.strip()
+    toy = Card("toy", upstream={**listed.card.upstream, "repository": str(tmp_path / "source"), "commit": head})
+    planned = setup.plan(toy, None, sys.executable)
+    assert setup.make(planned).commit == head
+    (planned.source / "roundabout.py").write_text("def codes(images, levels): return images")
+    assert place.commit_of(planned.source).startswith(f"{head}+")
+
+
+def test_setup_refuses_what_is_not_there_and_what_needs_none(toy, tmp_path):
+    with pytest.raises(UsageError, match="no folder"):
+        setup.plan(toy.card, tmp_path / "nowhere")
+    with pytest.raises(UsageError, match="no interpreter"):
+        setup.plan(toy.card, None, "/nowhere/python")
+    with pytest.raises(UsageError, match="needs no setup"):
+        setup.plan(Card("jpeg"))
+    with pytest.raises(VtbenchError, match="cannot fetch"):
+        setup._run(["git", "fetch", "--quiet", "/nowhere"], "fetch it")
+
+
+def test_a_recipe_is_checked():
+    with pytest.raises(UsageError, match="lacks 'commit'"):
+        Card("toy", upstream={"repository": "r", "packages": ["numpy"]}).recipe()
+    with pytest.raises(UnknownName, match="comit"):
+        Card("toy", upstream={"repository": "r", "comit": "0", "packages": ["numpy"]}).recipe()
+
+
+def test_every_upstream_card_has_a_recipe_and_a_light_driver():
+    """The parent imports drivers for their signatures: nothing heavy may come with them."""
+    for card in cards.cards():
+        if card.upstream and card.adapter:
+            code = f"import sys\nfrom vtbench.zoo.upstream import place\nplace.driver(place.Path({str(card.recipe().driver_file())!r}))\nassert 'torch' not in sys.modules"
+            subprocess.run([sys.executable, "-c", code], check=True)

@@ -191,6 +191,17 @@ class Model:
         """The ``torch.nn.Module`` of each part, for costs: `encoder` and `decoder`, and a generator's `generator`; empty when there is none."""
         return {}
 
+    def parameter_counts(self) -> Mapping[str, int]:
+        """Parameters of each half, shared ones in both: of its `modules`, unless the model counts otherwise."""
+        return {
+            half: sum(p.numel() for p in {id(p): p for p in module.parameters()}.values())
+            for half, module in self.modules().items()
+        }
+
+    def provenance(self) -> Mapping[str, Any]:
+        """What else made its outputs and belongs in the record: for models that do not run in this process."""
+        return {}
+
     def to(self, device: str, dtype: str = "float32") -> Self:
         """Move to a device ("cpu", "cuda:0"); called once before the first batch. Returns self."""
         return self

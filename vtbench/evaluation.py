@@ -298,6 +298,7 @@ class Evaluator:
                 backed_off=bench.backed_off,
                 chunks_measured=worked,
                 **({"chunks_by_worker": dict(bench.by)} if bench.by else {}),
+                **({"worker": dict(told)} if (told := model.provenance()) else {}),
             ),
             weights=plan.weights,
         )

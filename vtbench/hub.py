@@ -21,30 +21,38 @@ _AUTOENCODER = [
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to fetch. files: of the repository; empty: the autoencoder that it holds. licence: as on the card."""
+    """What to fetch of one repository. files: of it; empty: the autoencoder that it holds, or all of it (`whole`). licence: as on the card."""
 
     repository: str
     files: tuple[str, ...]
     licence: str
+    whole: bool = False
 
 
-def plan_fetch(name: str) -> Wanted:
-    """What fetching a model means. `UsageError` when its weights are not on the hub, with where they are."""
+def plan_fetch(name: str) -> list[Wanted]:
+    """What fetching a model means, by repository; its parameters may follow a colon, where the files depend on them. `UsageError` when its weights are not on the hub, with where they are."""
     if name.startswith("hub:"):
         repository = name.removeprefix("hub:")
         if repository.count("/") != 1:
             raise UsageError(f"'{repository}' is no hub repository", "hub:OWNER/NAME")
-        return Wanted(repository, (), "none: the repository has no card here")
+        return [Wanted(repository, (), "none: the repository has no card here")]
     from vtbench.zoo.card import card
+    from vtbench.zoo.spec import parse
 
-    found = card(name)
+    asked = parse(name)
+    found = card(asked.name)
     licence = found.weights_licence or "not stated"
-    on_hub = [f for f in found.files if f.repository]
-    if on_hub and len(on_hub) == len(found.files):
-        return Wanted(on_hub[0].repository, tuple(f.path for f in on_hub), licence)
-    if found.hub and not found.files:
-        return Wanted(found.hub, (), licence)
-    places = ", ".join(dict.fromkeys(f.url for f in found.files if f.url)) or found.code
+    wanted = found.files_for(asked.params)
+    if wanted and all(f.repository for f in wanted):
+        by_repository: dict[str, list[str]] = {}
+        for file in wanted:
+            by_repository.setdefault(file.repository, []).append(
+                f"{file.path}/*" if file.folder and file.path else file.path
+            )
+        return [Wanted(r, tuple(filter(None, files)), licence, not all(files)) for r, files in by_repository.items()]
+    if found.hub and not wanted:
+        return [Wanted(found.hub, (), licence)]
+    places = ", ".join(dict.fromkeys(f.url for f in wanted if f.url)) or found.code
     raise UsageError(
         f"the weights of {found.title or name} are not on the hub",
         f"Get them from {places} and put them in a folder of VTBENCH_WEIGHTS" if places else "It has none",
@@ -100,6 +108,9 @@ def retrieve(wanted: Wanted, out: Path | None) -> list[Path]:
     hub = _hub()
     where: dict[str, Any] = {} if out is None else {"local_dir": str(out / wanted.repository)}
     try:
+        if wanted.whole or any("*" in file for file in wanted.files):
+            patterns = None if wanted.whole else list(wanted.files)
+            return [Path(hub.snapshot_download(wanted.repository, allow_patterns=patterns, **where))]
         if wanted.files:
             return [Path(hub.hf_hub_download(wanted.repository, file, **where)) for file in wanted.files]
         return [Path(hub.snapshot_download(wanted.repository, allow_patterns=_AUTOENCODER, **where))]

@@ -33,7 +33,7 @@ def test_list_shows_every_model_and_whether_it_runs():
     lines = {line.split()[0]: line for line in found.stdout.splitlines() if line.strip()}
     assert lines["tiny"].rstrip().endswith("yes") and "no: no weights here (taef2/taef2_encoder.pth" in lines["taef2"]
     assert "32" in lines["titok-l32"] and "4096" in lines["titok-l32"] and "Apache-2.0" in lines["titok-l32"]
-    assert "1-256" in lines["flextok"] and "no: no adapter yet" in lines["flextok"]
+    assert "1-256" in lines["flextok"] and "no: no environment: vtbench models setup flextok" in lines["flextok"]
     assert "8 x 4096" in lines["unitok"]
 
 
@@ -60,7 +60,7 @@ def test_show_without_weights_says_so():
     text = RUN.invoke(models, ["show", "titok-l32"]).stdout
     assert "found no" in text and "yucornetto/tokenizer_titok_l32_imagenet" in text and "rfid@imagenet-val 2.21" in text
     text = RUN.invoke(models, ["show", "flextok"]).stdout
-    assert "runs here: no: no adapter yet" in text and "get: " in text
+    assert "runs here: no: no environment" in text and "`vtbench models setup flextok`" in text
 
 
 def test_show_of_a_wrong_file_is_a_line(tmp_path):

@@ -53,6 +53,7 @@ def examine(out: Path) -> dict[str, Any]:
     from vtbench.suite import suite_names
     from vtbench.weights import folders
     from vtbench.zoo.card import cards
+    from vtbench.zoo.upstream.place import standing
 
     known = cards()
     lacking = {card.name: card.why_not() for card in known}
@@ -69,6 +70,7 @@ def examine(out: Path) -> dict[str, Any]:
         "weights": {str(f): _size(f) for f in folders()},
         "results": {"folder": str(out), "bytes": _size(out), "free": shutil.disk_usage(place).free},
         "suites": {name: _lacks(name) for name in suite_names()},
+        "environments": {c.name: str(there) for c in known if (there := standing(c)) is not None},
         "models": {
             "run": [n for n, why in lacking.items() if not why],
             "others": sum(bool(w) for w in lacking.values()),
@@ -124,6 +126,8 @@ def _print(found: dict[str, Any]) -> None:
         )
         for why in lacks:
             out.print(Text(f"  {why}", "dim"))
+    for name, where in found["environments"].items():
+        out.print(f"environment of {name}: {where}")
     out.print(
         f"models that run: {', '.join(found['models']['run'])}; {found['models']['others']} others (vtbench models list)"
     )

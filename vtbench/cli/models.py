@@ -7,14 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from vtbench.cli.models_setup import setup
+
 if TYPE_CHECKING:
-    from vtbench.zoo.card import Card
+    from vtbench.zoo.card import Card, File
 
 app = typer.Typer(
     help="The models: list them, show one. VTBENCH_WEIGHTS names the folders with weights.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+app.command("setup")(setup)
+UPSTREAM = typer.Option(None, "--upstream", help="A checkout of the authors' code, where the model runs through it.")
 
 
 @app.command("list")
@@ -88,6 +92,7 @@ def show(
     weights: str | None = typer.Option(None, "--weights", help="A checkpoint instead of the card's."),
     state_key: str = typer.Option("auto", "--state-key", help="Which entry of the checkpoint: auto, ema, model, ..."),
     allow_code: bool = typer.Option(False, "--allow-code", help="Open files that may run code."),
+    upstream: Path | None = UPSTREAM,
     json: bool = typer.Option(False, "--json", help="Print JSON on stdout."),
 ) -> None:
     """A card in full; where its weights are found, how they were taken and how many parameters each half has."""
@@ -100,9 +105,12 @@ def show(
     facts["runs here"] = "yes" if not found.why_not() else f"no: {found.why_not()}"
     if found.get:
         facts["get"] = found.get
-    facts["files"] = [_file(found, i) for i in range(len(found.files))]
-    if (weights or not found.why_not()) and found.adapter and "at" not in _asks(found):
-        facts |= _loaded(name, weights, state_key, allow_code)
+    asked = parse(name).params
+    facts["files"] = [_file(file) for file in found.files_for(asked)]
+    if found.upstream:
+        facts["environment"] = _environment(found)
+    if (weights or upstream or not found.why_not()) and found.adapter and "at" not in _asks(found):
+        facts |= _loaded(name, weights, state_key, allow_code, upstream)
     if json:
         import json as text
 
@@ -122,6 +130,7 @@ def verify(
     image: Path | None = typer.Option(None, "--image", help="The picture whose tokens the card knows."),
     resolution: int | None = typer.Option(None, "--resolution", help="Side of the photographs instead of the card's."),
     device: str = typer.Option("cpu", "--device"),
+    upstream: Path | None = UPSTREAM,
     json: bool = typer.Option(False, "--json", help="Print JSON on stdout."),
 ) -> None:
     """Check weights that are here: digest, keys, parameters, value range, a PSNR floor on photographs, known tokens. Exit code 3 when a check fails."""
@@ -137,6 +146,7 @@ def verify(
         image=image,
         device=device,
         resolution=resolution,
+        upstream=upstream,
     )
     if json:
         import json as text
@@ -154,11 +164,17 @@ def _asks(card: Card) -> str:
     return "at" if card.name in ("diffusers", "precomputed") else ""
 
 
-def _file(card: Card, index: int) -> dict[str, str]:
+def _environment(card: Card) -> str:
+    """The environment of an upstream system, or the command that makes it."""
+    from vtbench.zoo.upstream.place import how, standing
+
+    return str(standing(card) or f"none: {how(card)}")
+
+
+def _file(file: File) -> dict[str, str]:
     from vtbench import weights
     from vtbench.errors import MissingWeights
 
-    file = card.files[index]
     told = {"role": file.role, "names": " or ".join(file.wanted())}
     if file.repository:
         told["hub"] = f"{file.repository}: {file.path}"
@@ -176,27 +192,27 @@ def _file(card: Card, index: int) -> dict[str, str]:
     return told
 
 
-def _loaded(name: str, weights: str | None, state_key: str, allow_code: bool) -> dict[str, Any]:
+def _loaded(name: str, weights: str | None, state_key: str, allow_code: bool, upstream: Path | None) -> dict[str, Any]:
     """What loading the weights says: the key report and the parameters of each half."""
     from vtbench.errors import VtbenchError
     from vtbench.zoo import load, notes
 
     try:
-        model = load(name, weights=weights, state_key=state_key, allow_code=allow_code)
+        model = load(name, weights=weights, state_key=state_key, allow_code=allow_code, upstream=upstream)
     except VtbenchError as error:
         return {"loads": f"no: {error}"}
     facts: dict[str, Any] = {"loads": "yes", "revision": model.revision, "resolved params": dict(model.params)}
     if told := notes(model):
         facts["weights notes"] = list(told)
-    halves = {half: sum(p.numel() for p in module.parameters()) for half, module in model.modules().items()}
-    if halves:
+    if halves := model.parameter_counts():
         facts["parameters counted"] = {half: f"{count / 1e6:.2f} M" for half, count in halves.items()}
     return facts
 
 
 def _lines(key: str, value: Any) -> list[str]:
     if isinstance(value, dict):
-        return [f"{key}: {', '.join(f'{k} {v}' for k, v in value.items())}"] if value else []
+        told = {k: " ".join(map(str, v)) if isinstance(v, list | tuple) else v for k, v in value.items()}
+        return [f"{key}: {', '.join(f'{k} {v}' for k, v in told.items())}"] if value else []
     if isinstance(value, list):
         if not value:
             return []

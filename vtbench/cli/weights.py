@@ -47,7 +47,7 @@ def _files(card: Card) -> list[dict[str, str]]:
     from vtbench.errors import MissingWeights
 
     rows = []
-    for file in card.files:
+    for file in card.files_for():
         try:
             path = str(weights.find(file.wanted()))
         except MissingWeights:
@@ -61,13 +61,14 @@ def show(name: str = typer.Argument(help="A model's name.")) -> None:
     """A model's files: where they are, their digests, where they come from and under which licence."""
     from vtbench.cli.models import _file
     from vtbench.zoo.card import card
+    from vtbench.zoo.spec import parse
 
-    found = card(name)
+    found = card(parse(name).name)
     typer.echo(f"{found.title or found.name}; code: {found.code_licence or 'not stated'}; weights: {_licence(found)}")
     if not found.files:
         typer.echo(f"hub repository: {found.hub}" if found.hub else "no weights of its own")
-    for index in range(len(found.files)):
-        typer.echo("; ".join(f"{k} {v}" for k, v in _file(found, index).items()))
+    for file in found.files_for(parse(name).params):
+        typer.echo("; ".join(f"{k} {v}" for k, v in _file(file).items()))
 
 
 def _licence(card: Card) -> str:
@@ -83,12 +84,15 @@ def fetch(
     """Fetch a model's files from the Hugging Face hub, its licence shown first. Nothing else in vtbench fetches anything."""
     from vtbench.hub import licence_of, plan_fetch, retrieve
 
-    wanted = plan_fetch(name)
-    typer.echo(f"from: huggingface.co/{wanted.repository}", err=True)
-    typer.echo(f"files: {', '.join(wanted.files) or 'the autoencoder (config.json and weights)'}", err=True)
-    typer.echo(f"licence on the card: {wanted.licence}", err=True)
-    typer.echo(f"licence on the hub: {licence_of(wanted.repository)}", err=True)
+    planned = plan_fetch(name)
+    for wanted in planned:
+        whole = "all of it" if wanted.whole else "the autoencoder (config.json and weights)"
+        typer.echo(f"from: huggingface.co/{wanted.repository}", err=True)
+        typer.echo(f"files: {whole if wanted.whole or not wanted.files else ', '.join(wanted.files)}", err=True)
+        typer.echo(f"licence on the card: {wanted.licence}", err=True)
+        typer.echo(f"licence on the hub: {licence_of(wanted.repository)}", err=True)
     if not yes and not typer.confirm("Fetch under this licence?", err=True):
         raise typer.Exit(1)
-    for path in retrieve(wanted, out):
-        typer.echo(str(path))
+    for wanted in planned:
+        for path in retrieve(wanted, out):
+            typer.echo(str(path))

@@ -122,10 +122,7 @@ class _Measured:
     # ---------------------------------------------------------------------------------- what is measured
 
     def _params(self, half: str) -> float:
-        module = self.model.modules().get(half)
-        if module is None:
-            return float("nan")
-        return float(sum(p.numel() for p in {id(p): p for p in module.parameters()}.values()))
+        return float(self.model.parameter_counts().get(half, float("nan")))
 
     def params_encoder(self) -> float:
         return self._params("encoder")

@@ -166,7 +166,7 @@ class Card:
     def files_for(self, params: Mapping[str, Any] | None = None) -> tuple[File, ...]:
         """The files that the model with these parameters needs; a parameter that is not given has the card's default."""
         chosen = {**self.defaults, **(params or {})}
-        return tuple(f.of(chosen) for f in self.files if all(chosen.get(k) == v for k, v in f.when.items()))
+        return tuple(f.of(chosen) for f in self.files if all(str(chosen.get(k)) == str(v) for k, v in f.when.items()))
 
     def locate(self, given: Path | str | None = None, params: Mapping[str, Any] | None = None) -> dict[str, Path]:
         """Where the model's files lie, by role.
@@ -206,8 +206,7 @@ class Card:
         if self.upstream:
             from vtbench.zoo.upstream import place
 
-            recipe = self.recipe()
-            if recipe is not None and place.recorded(recipe.driver) is None:
+            if place.standing(self) is None:
                 return f"no environment: vtbench models setup {self.name}"
         absent = [p for p in self.packages if not _module_there(p)]
         if absent:

@@ -5,7 +5,7 @@ A wrong value range, a wrong key mapping or another checkpoint rarely fail to lo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -38,14 +38,14 @@ class Check:
     told: str
 
 
-def check_files(card: Card, given: Path | None) -> list[Check]:
-    """The files' digests against the card's."""
+def check_files(card: Card, given: Path | None, params: Mapping[str, str] | None = None) -> list[Check]:
+    """The files' digests against the card's. params: as asked for, where the files depend on them."""
     out = []
     try:
-        found = card.locate(given) if card.files or given is not None else {}
+        found = card.locate(given, params) if card.files or given is not None else {}
     except MissingWeights as error:
         return [Check("digest", "failed", str(error))]
-    known = {file.role: file.digest for file in card.files}
+    known = {file.role: file.digest for file in card.files_for(params)}
     for role, path in found.items():
         digest = files.digest(path)
         if not known.get(role):
@@ -62,7 +62,7 @@ def check_parameters(card: Card, model: Tokenizer) -> Check:
     from vtbench.zoo import layout
 
     unique = {id(p): p.numel() for module in model.modules().values() for p in module.parameters()}
-    counted = sum(unique.values()) / 1e6
+    counted = sum(unique.values() or model.parameter_counts().values()) / 1e6
     if not card.parameters or not counted:
         return Check("parameters", "skipped", f"{counted:.2f} M; the card states none")
     shapes = layout.layout(card.name).shapes if card.name in layout.names() else {}
@@ -181,6 +181,7 @@ def verify(
     image: Path | None = None,
     device: str = "cpu",
     resolution: int | None = None,
+    upstream: Path | None = None,
 ) -> Sequence[Check]:
     """Every check of a model. Loading failures raise, as everywhere (`BadWeights`, `MissingWeights`, `MissingPackage`)."""
     from vtbench.zoo import load, notes
@@ -188,8 +189,8 @@ def verify(
     from vtbench.zoo.spec import parse
 
     card = card_of(parse(name).name)
-    checks = check_files(card, weights)
-    model = load(name, weights=weights, state_key=state_key, allow_code=allow_code, device=device)
+    checks = check_files(card, weights, parse(name).params)
+    model = load(name, weights=weights, state_key=state_key, allow_code=allow_code, device=device, upstream=upstream)
     told = "; ".join(("every key fits", *notes(model)))
     side = resolution or model.capabilities.resolution or card.resolution or 256
     return [

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from vtbench import weights as files
 from vtbench.api import Capabilities, Condition, Stream, Tokenizer, Tokens
 from vtbench.errors import BadWeights, LostBatch, MissingWeights, VtbenchError
+from vtbench.weights import digest
 from vtbench.zoo.upstream import DESCRIPTION, place
 from vtbench.zoo.upstream.process import Died, Fault, Process
 
@@ -53,30 +53,34 @@ class Upstream(Tokenizer):
         return make
 
     def __init__(
-        self, card: Card, weights: Path | None, upstream: str | Path | None, params: Mapping[str, Any]
+        self,
+        card: Card,
+        weights: Path | None,
+        upstream: str | Path | None,
+        params: Mapping[str, Any],
+        files: Mapping[str, Path] | None = None,
     ) -> None:
+        """weights: what stood after ``--weights``; files: by role instead, found already."""
         recipe = card.recipe()
         assert recipe is not None
         self.card, self.recipe, self.params = card, recipe, dict(params)
         self.title = card.title or card.name
         self.name = card.name
         self.place = place.find(card, upstream)
-        self.files = card.locate(weights, params)
+        self.files = dict(files) if files is not None else card.locate(weights, params)
         self.driver = recipe.driver_file()
         self.revision = self._revision()
-        self.notes: tuple[str, ...] = (
-            f"{recipe.repository} at {self.place.commit}",
-            f"interpreter {self.place.python}",
-        )
+        self.notes: tuple[str, ...] = (f"{recipe.repository} at {self.place.commit}, run by {self.place.python}",)
         self._device, self._dtype = "cpu", "float32"
         self._process: Process | None = None
         self._description: dict[str, Any] | None = None
         self._streams: dict[str, Stream] = {}
+        self._versions: dict[str, str] = {}
         self._losses = 0
 
     def _revision(self) -> str:
         """The digest of the weights' digests, the upstream commit and the driver's version."""
-        parts = [f"{role} {files.digest(path)}" for role, path in sorted(self.files.items())]
+        parts = [f"{role} {digest(path)}" for role, path in sorted(self.files.items())]
         parts += [f"commit {self.place.commit}", f"driver {place.driver(self.driver).VERSION}"]
         return f"sha256:{hashlib.sha256(chr(10).join(parts).encode()).hexdigest()}"
 
@@ -108,6 +112,7 @@ class Upstream(Tokenizer):
             raise
         if self._description is None:
             self._describe(reply["description"])
+            self._versions = dict(reply["versions"])
         self._process = process
         return process
 
@@ -212,9 +217,13 @@ class Upstream(Tokenizer):
             needs_caption=bool(told.get("needs_caption")),
         )
 
-    def counted(self) -> Mapping[str, int]:
+    def parameter_counts(self) -> Mapping[str, int]:
         """Parameters of each half, as the driver counts them."""
         return dict(self.description().get("parameters", {}))
+
+    def provenance(self) -> Mapping[str, Any]:
+        """The authors' code, and the packages that the worker ran with (where it ran at all)."""
+        return {"repository": self.recipe.repository, "commit": self.place.commit, "packages": self._versions}
 
     # ------------------------------------------------------------------------------------------- its work
 

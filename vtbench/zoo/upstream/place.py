@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 FOLDER = "VTBENCH_ENVIRONMENTS"
 RECORD = "environment.json"
+CODE = (".py", ".yaml", ".yml", ".json", ".toml")
 DRIVERS = Path(__file__).parent / "drivers"
 
 
@@ -73,6 +74,9 @@ class Place:
     commit: str
     packages: tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        return f"{self.python} with {self.source} ({self.commit})"
+
 
 @cache
 def driver(path: Path) -> ModuleType:
@@ -89,6 +93,12 @@ def folder(name: str) -> Path:
     """Where the environment of a driver lies: in VTBENCH_ENVIRONMENTS, or the platform's cache."""
     named = os.environ.get(FOLDER)
     return (Path(named).expanduser() if named else weights.cache_folder().parent / "upstream") / Path(name).stem
+
+
+def standing(card: Card) -> Place | None:
+    """The recorded environment of a card's system, or None: there is none, or it needs none."""
+    recipe = card.recipe()
+    return recorded(recipe.driver) if recipe is not None else None
 
 
 def recorded(name: str) -> Place | None:
@@ -125,8 +135,8 @@ def find(card: Card, given: str | Path | None = None) -> Place:
     there = recorded(recipe.driver)
     if given is None:
         if there is None:
-            raise VtbenchError(f"{card.title or card.name} has no environment here", how(card))
-        return there
+            raise VtbenchError(f"{card.title or card.name} does not run here: no environment for it", how(card))
+        return replace(there, commit=commit_of(Path(there.source)))  # a checkout of the user's may have moved on
     source = Path(given).expanduser().absolute()
     if not source.is_dir():
         raise UsageError(f"no folder {source}", "Look at what stands after --upstream")
@@ -143,10 +153,11 @@ def how(card: Card) -> str:
 
 
 def commit_of(source: Path) -> str:
-    """The commit of a checkout; files that were changed since add a digest. A folder without git gives the digest of its code alone."""
+    """The commit of a checkout; code that was changed since adds a digest. A folder without git gives the digest of its code alone."""
     try:
         head = _git(source, "rev-parse", "HEAD")
-        changed = _git(source, "status", "--porcelain", "--untracked-files=no")
+        kinds = [f"*{suffix}" for suffix in CODE]
+        changed = _git(source, "status", "--porcelain", "--untracked-files=no", "--", *kinds)
     except (OSError, subprocess.SubprocessError):
         return f"code:{_code_digest(source)}"
     return f"{head}+{_code_digest(source)}" if changed else head
@@ -161,7 +172,7 @@ def _code_digest(source: Path) -> str:
     """Of the Python files and configurations below a folder, environments left out."""
     hashed = hashlib.sha256()
     skipped = {".git", ".venv", "venv", "__pycache__", "node_modules"}
-    for path in sorted(p for p in source.rglob("*") if p.suffix in (".py", ".yaml", ".yml", ".json", ".toml")):
+    for path in sorted(p for p in source.rglob("*") if p.suffix in CODE):
         relative = path.relative_to(source)
         if path.is_file() and not skipped & set(relative.parts):
             hashed.update(f"{relative.as_posix()}\0".encode() + hashlib.sha256(path.read_bytes()).digest())

@@ -140,8 +140,8 @@ class Process:
             raise TimeoutError
 
     def _fault(self, kind: type[Fault], what: str) -> Fault:
-        self._end()
         last = self.last_words()
+        self._end()
         return kind(f"{what}{f'; its last words: {last}' if last else ''}; log: {self.log}")
 
     def last_words(self) -> str:

@@ -122,7 +122,7 @@ class Served:
         if op == "load":
             self.model = None
             self.model = self.driver.load(**header["arguments"])
-            return {"description": self.model.describe()}, {}
+            return {"description": self.model.describe(), "versions": versions()}, {}
         if op == "encode":
             return {}, dict(self.model.encode(arrays["images"], **header["options"]))
         if op == "decode":
@@ -131,6 +131,16 @@ class Served:
             book = self.model.codebook() if hasattr(self.model, "codebook") else None
             return {}, {} if book is None else {"codebook": book}
         raise ValueError(f"no operation {op!r}")
+
+
+def versions() -> dict[str, str]:
+    """The interpreter, and the top-level packages in use that tell their version."""
+    found = {"python": sys.version.split()[0]}
+    for name, module in sorted(sys.modules.items()):
+        version = getattr(module, "__version__", None)
+        if "." not in name and not name.startswith("_") and isinstance(version, str):
+            found[name] = version[:40]
+    return dict(list(found.items())[:200])
 
 
 def told(error: BaseException) -> dict[str, Any]:
@@ -176,9 +186,12 @@ def main(read_fd: int, write_fd: int) -> None:
         except BaseException as error:  # noqa: BLE001 - whatever upstream code raises is told to the parent
             traceback.print_exc()
             parts = pack({"id": header.get("id"), **told(error)})
-        for part in parts:
-            replies.write(part)
-        replies.flush()
+        try:
+            for part in parts:
+                replies.write(part)
+            replies.flush()
+        except BrokenPipeError:
+            return  # the parent waits no longer
 
 
 if __name__ == "__main__":
