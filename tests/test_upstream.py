@@ -379,3 +379,34 @@ def test_every_upstream_card_has_a_recipe_and_a_light_driver():
         if card.upstream and card.adapter:
             code = f"import sys\nfrom vtbench.zoo.upstream import place\nplace.driver(place.Path({str(card.recipe().driver_file())!r}))\nassert 'torch' not in sys.modules"
             subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# ------------------------------------------------------------------------------------------- in a run
+
+
+def test_a_lost_batch_costs_its_samples_and_the_next_run_measures_them(listed, photos, tmp_path):
+    import vtbench
+
+    (tmp_path / "protocols").mkdir()
+    (tmp_path / "protocols" / "plain.toml").write_text(
+        'name = "plain"\ntitle = "plain"\nmetrics = ["psnr"]\n[input]\nexif = "ignore"\nfit = "squash"\nlibrary = "pil"\nfilter = "bicubic"\n'
+        'antialias = true\nencode = "mode"\n[view]\nquantise = "round"\nreference = "round"\n[reduce]\n'
+    )
+    (tmp_path / "small.toml").write_text(
+        'name = "small"\nversion = 1\ntask = "reconstruct"\nchunk = 6\nresolutions = [8]\n'
+        '[[metrics]]\nname = "psnr"\nprotocols = ["plain"]\n'
+    )
+
+    def run():
+        options = {"data": str(photos), "out": str(tmp_path / "out"), "upstream": str(tmp_path / "source")}
+        return vtbench.evaluate("toy:fault=garbage-once", str(tmp_path / "small.toml"), batch_size=3, **options).record
+
+    lost = run()
+    assert (lost.rows[0].n, lost.rows[0].status) == (7, "partial")
+    assert [f.id for f in lost.failures] == ["image_00", "image_01", "image_02"]
+    assert all("begin no message" in f.reason for f in lost.failures)
+    again = run()
+    assert (again.rows[0].n, again.rows[0].status, again.failures) == (10, "ok", [])
+    assert again.environment.more["chunks_measured"] == 1
+    assert again.environment.more["worker"]["commit"].startswith("code:")
+    assert "numpy" in again.environment.more["worker"]["packages"]
