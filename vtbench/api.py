@@ -433,7 +433,8 @@ class Value:
     samples ``[R]`` with image ``[R]`` (the image of each row; several rows an image for words and faces). groups ``[G]``: the value
     without group g (nan where a group is empty). slice: `all`, a name (`small`), or ``key=value``. status and why: `skipped` with a
     reason where the estimator does not apply. notes: counts and remarks that go to the record beside the row.
-    keep: whether per-sample values go to samples/RUN.parquet.
+    keep: whether per-sample values go to samples/RUN.parquet. interval: (low, high) of a metric that knows its own resampling (by prompt); groups still
+    serve comparisons.
     """
 
     samples: np.ndarray | None = None
@@ -446,6 +447,7 @@ class Value:
     why: str = ""
     notes: Mapping[str, Any] = field(default_factory=dict)
     keep: bool = True
+    interval: tuple[float, float] | None = None
 
 
 Fields = Mapping[str, Any]

@@ -23,6 +23,7 @@ from vtbench.engine.chunks import Chunk, cut
 from vtbench.engine.run import fill, fill_model
 from vtbench.engine.store import Store
 from vtbench.errors import BadSample, UsageError, VtbenchError
+from vtbench.geneval import results as geneval
 from vtbench.instances import collect
 from vtbench.instances import write as write_instances
 from vtbench.isolation import untouched
@@ -316,6 +317,7 @@ class Evaluator:
         )
         write_samples(out, identity, blocks)
         write_instances(out, identity, collect(reducer, () if keep is None else keep.ids))
+        geneval.write(out, identity, reducer)
         return record
 
     def _measure(self, model: Model, plan: Plan, opened: Opened, bench: Bench, store: Store) -> tuple[Reducer, int]:
@@ -484,7 +486,8 @@ def _card(model: Model) -> dict[str, Any]:
 def _mark_partial(rows: list[Any], count: int) -> None:
     for i, row in enumerate(rows):
         if row.status in ("ok", "limited"):
-            rows[i] = row.model_copy(update={"status": "partial", "why": f"{count} samples failed"})
+            why = f"{count} samples failed" + (f"; {row.why}" if row.why and "samples failed" not in row.why else "")
+            rows[i] = row.model_copy(update={"status": "partial", "why": why})
 
 
 def _status(rows: Sequence[Any], failures: Sequence[Failure], options: Options) -> Any:

@@ -21,7 +21,7 @@ from vtbench.suite import Suite
 if TYPE_CHECKING:
     from vtbench.evaluation import Opened
 
-READERS = ("labels", "prompts")
+READERS = ("labels", "prompts", "geneval")
 IMAGES = 50_000
 
 
@@ -35,6 +35,8 @@ def open_generation(suite: Suite, options: Options, talk: Silent) -> Opened:
 
     suite = _with_labels(suite, options.labels)
     conditions, where = _conditions(suite, options)
+    for what, count in conditions.notes.items():
+        talk.warn(f"{where}: {count} {what}")
     data = suite.data
     own = str(Path(__file__).parent / data["reference"]) if data.get("reference") else None
     held = options.reference or own
@@ -71,6 +73,10 @@ def _conditions(suite: Suite, options: Options) -> tuple[Dataset, str]:
             )
         found = labels(int(data["classes"]), int(data.get("images", IMAGES)), hows.pop())
         return found, found.name
+    if reader == "geneval":
+        from vtbench.data.geneval import conditions
+
+        return conditions(options.data), options.data or "geneval"
     if reader != "prompts":
         raise UsageError(f"{suite.path}: [data] reader is {' or '.join(READERS)}, not '{reader}'")
     bundled = data.get("bundled")

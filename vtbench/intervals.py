@@ -80,6 +80,39 @@ def bootstrap_mean(
     return Interval(value, low, high)
 
 
+def bootstrap_strata(
+    samples: np.ndarray,
+    cluster: np.ndarray,
+    stratum: np.ndarray,
+    *,
+    level: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """Unweighted mean of the strata's means of `samples` [R], with a percentile bootstrap over clusters drawn within each stratum.
+
+    cluster, stratum [R]: of each row; a cluster lies in one stratum. A stratum of one cluster does not vary; fewer than two clusters in all give nan
+    bounds."""
+    samples = np.asarray(samples, dtype=np.float64)
+    if samples.size == 0 or np.isnan(samples).any():
+        return Interval(NAN, NAN, NAN)
+    rng = np.random.default_rng(seed)
+    means, values, most = np.zeros(resamples), [], 0
+    strata = np.unique(stratum)
+    for one in strata:
+        rows = np.asarray(stratum) == one
+        _, number = np.unique(np.asarray(cluster)[rows], return_inverse=True)
+        counts = np.bincount(number).astype(np.float64)
+        sums = np.bincount(number, samples[rows])
+        drawn = rng.integers(0, len(counts), size=(resamples, len(counts)))
+        means += sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1) / len(strata)
+        values.append(sums.sum() / counts.sum())
+        most = max(most, len(counts))
+    if most < 2:
+        return Interval(float(np.mean(values)), NAN, NAN)
+    return Interval(float(np.mean(values)), *_quantiles(means, level))
+
+
 def _quantiles(values: np.ndarray, level: float) -> tuple[float, float]:
     tails = [(1 - level) / 2, (1 + level) / 2]
     # Interpolating between inf and inf is nan: take drawn values instead when any is infinite.

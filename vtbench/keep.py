@@ -12,6 +12,7 @@ import numpy as np
 
 from vtbench.atomic import replace_file
 from vtbench.data import restore
+from vtbench.geneval.results import file_name
 from vtbench.plan import Prepared
 from vtbench.view import Item, to_bytes
 
@@ -24,7 +25,8 @@ Point = tuple[Prepared, "int | None"]
 
 @dataclass
 class Keep:
-    """What is kept, and where: ``folder/POINT/{original,reconstruction}/ID.png``, of generators ``folder/POINT/generated/ID.png``.
+    """What is kept, and where: ``folder/POINT/{original,reconstruction}/ID.png``, of generators ``folder/POINT/generated/ID.png``, of
+    GenEval's prompts ``folder/POINT/generated/NNNNN/samples/MMMMM.png`` with their ``metadata.jsonl``.
 
     ids: only these samples (None: all)."""
 
@@ -32,9 +34,9 @@ class Keep:
     points: Mapping[Point, str]
     ids: frozenset[str] | None = None
 
-    def paths(self, sample_id: str, point: Point) -> tuple[Path, ...]:
+    def paths(self, sample: Any, point: Point) -> tuple[Path, ...]:
         """The original's and the reconstruction's file, or the generated one's."""
-        name = sample_id.replace("/", "__") + ".png"
+        name = file_name(sample.id) if "geneval" in sample.meta else sample.id.replace("/", "__") + ".png"
         kinds = ("generated",) if point[0].generated else ("original", "reconstruction")
         return tuple(self.folder / self.points[point] / kind / name for kind in kinds)
 
@@ -43,7 +45,7 @@ class Keep:
         if self.ids is not None and sample.id not in self.ids:
             return False
         chosen = points if points is not None else list(self.points)
-        return any(not path.is_file() for point in chosen for path in self.paths(sample.id, point))
+        return any(not path.is_file() for point in chosen for path in self.paths(sample, point))
 
     def wants(self, point: Point, items: Sequence[Item]) -> bool:
         """Whether any of these samples is still to be written at a point."""
@@ -61,7 +63,10 @@ class Keep:
                 pictures = (item.pixels * 255).round().astype(np.uint8).transpose(1, 2, 0), array
                 if item.placement.restorable:
                     pictures = item.source, restore(array, item.placement)
-            for path, picture in zip(self.paths(item.sample.id, point), pictures):
+            for path, picture in zip(self.paths(item.sample, point), pictures):
                 file = io.BytesIO()
                 Image.fromarray(picture).save(file, format="PNG")
                 replace_file(path, file.getvalue(), durable=False)
+            if "geneval" in item.sample.meta:
+                beside = self.paths(item.sample, point)[0].parent.parent / "metadata.jsonl"
+                replace_file(beside, f"{item.sample.meta['geneval']}\n".encode(), durable=False)

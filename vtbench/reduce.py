@@ -266,6 +266,8 @@ class Reducer:
                 groups = np.asarray(value.groups, np.float64)
                 interval = jackknife(number, groups)
                 update |= {"ci_low": interval.low, "ci_high": interval.high, "groups": groups.tolist()}
+        if value.interval is not None:
+            update |= dict(zip(("ci_low", "ci_high"), value.interval))
         if value.why and "why" not in update:
             update["why"] = value.why
         for bound in ("ci_low", "ci_high"):

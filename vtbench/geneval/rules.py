@@ -66,7 +66,8 @@ def kept(found: Found, tag: str, rules: Rules) -> dict[str, list[int]]:
     """Rows of every class that count for a prompt of this tag, by falling score; of equal scores the later detection first."""
     least = np.float32(rules.counting if tag == "counting" else rules.threshold)
     out: dict[str, list[int]] = {}
-    for index, name in enumerate(CLASSES):
+    for index in np.unique(found.classes).tolist():
+        name = CLASSES[index]
         rows = np.flatnonzero(found.classes == index)
         rows = rows[np.argsort(found.scores[rows], kind="stable")[::-1]]
         left = rows[found.scores[rows] > least][: rules.most].tolist()

@@ -22,10 +22,13 @@ if TYPE_CHECKING:
     from vtbench.data.sample import Sample
 
 _SAMPLES = re.compile(r"(?:^|(?<=/))samples/")
+_GENEVAL = re.compile(r"(?:^|.*/)(\d+)/samples/(\d+)$")
 
 
 def _key(name: str) -> str:
-    """An image's name as a condition is called: without GenEval's folder, kept images' underscores as folders."""
+    """An image's name as a condition is called: GenEval's by its numbers, others without a folder `samples`, kept images' underscores as folders."""
+    if found := _GENEVAL.match(name):
+        return "/".join(f"{int(n):05d}" for n in found.groups())
     return _SAMPLES.sub("", name.replace("__", "/"))
 
 
