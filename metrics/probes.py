@@ -13,9 +13,14 @@ from vtbench.tokens.study import Study, needs, studies, why_not
 FIELDS = ("sample_tokens", "null_seed", "taps", "probe_cells")
 
 
+ENCODER = ("hidden", "pre_quant")
+"""Taps inside the encoder; the others are made from ids."""
+
+
 def needs_codebook(p: Fields) -> Mapping[str, Need]:
-    """Token ids and the codebook; labels come with the samples."""
-    return {**needs(p), "codebook": Need("codebook", "vectors")}
+    """Token ids, the codebook and the encoder's features at the taps; labels come with the samples."""
+    inside = {tap: Need("encoder_features", tap) for tap in p["taps"] if tap in ENCODER}
+    return {**needs(p), "codebook": Need("codebook", "vectors"), **inside}
 
 
 def _features(study: Study, tap: str, book: np.ndarray, cells: int) -> tuple[str, np.ndarray]:
@@ -33,47 +38,63 @@ def _features(study: Study, tap: str, book: np.ndarray, cells: int) -> tuple[str
     return f"no measurement has the tap {tap}: token_id and post_quant are known", np.zeros(0)
 
 
-def _probe(m: Measurements, p: Fields, how: str) -> Iterator[Value]:
-    why = why_not(m)
-    labels = np.asarray(m.samples.get("label", np.zeros(0)))
-    if not why and not (labels.size and (labels >= 0).any()):
-        why = "the samples have no labels"
+def _halves(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(class numbers, which images train, which test): every second image of a class trains and the others test, so both halves have every class."""
+    used, compact = np.unique(labels, return_inverse=True)
+    order = np.argsort(compact, kind="stable")
+    rank = np.empty(len(labels), np.int64)
+    starts = np.searchsorted(compact[order], np.arange(len(used)))
+    rank[order] = np.arange(len(labels)) - starts[compact[order]]
+    held = rank % 2 == 1
+    twice = np.bincount(compact)[compact] > 1
+    return compact, ~held & twice, held & twice
+
+
+def _tapped(m: Measurements, p: Fields) -> Iterator[tuple[str, str, str, np.ndarray, np.ndarray]]:
+    """(slice, tap, why not, features, their images), per tap and, for taps made from ids, per unit of the tokens."""
+    nothing = np.zeros((0, 0)), np.zeros(0, np.int64)
+    for tap in (t for t in p["taps"] if t in ENCODER):
+        found = m[tap].array() if tap in m.columns else np.zeros((0, 0))
+        if found.size:
+            yield f"tap={tap}", tap, "", found, m[tap].image
+        else:
+            yield f"tap={tap}", tap, f"the model hands out no features at the tap {tap}", *nothing
+    taps = [t for t in p["taps"] if t not in ENCODER]
+    why = why_not(m) if taps else ""
     if why:
-        yield Value(status="skipped", why=why)
+        yield from ((f"tap={tap}", tap, why, *nothing) for tap in taps)
         return
-    book = m["codebook"].array() if "codebook" in m.columns else np.zeros((0, 0))
-    for study in studies(m, p):
-        own = labels[study.sample_images].astype(np.int64)
-        used, compact = np.unique(own, return_inverse=True)
-        # Every second image of a class trains and the others test, so both halves have every class.
-        order = np.argsort(compact, kind="stable")
-        rank = np.empty(len(own), np.int64)
-        starts = np.searchsorted(compact[order], np.arange(len(used)))
-        rank[order] = np.arange(len(own)) - starts[compact[order]]
-        held = rank % 2 == 1
-        twice = np.bincount(compact)[compact] > 1
-        if not held.any():
-            why = "every class has a single image: there is nothing to learn from"
-            yield Value(status="skipped", why=why, slice=study.slice())
+    book = np.asarray(m["codebook"].array() if "codebook" in m.columns else np.zeros((0, 0)))
+    for study in studies(m, p) if taps else ():
+        for tap in taps:
+            why, features = _features(study, tap, book, int(p["probe_cells"]))
+            yield study.slice(f"tap={tap}"), tap, why, features, study.sample_images
+
+
+def _probe(m: Measurements, p: Fields, how: str) -> Iterator[Value]:
+    labels = np.asarray(m.samples.get("label", np.zeros(0)))
+    if not (labels.size and (labels >= 0).any()):
+        yield Value(status="skipped", why="the samples have no labels")
+        return
+    for name, tap, why, features, images in _tapped(m, p):
+        if not why:
+            compact, learn, test = _halves(labels[images].astype(np.int64))
+            if not test.any():
+                why = "every class has a single image: there is nothing to learn from"
+        if why:
+            yield Value(status="skipped", why=why, slice=name)
             continue
-        for tap in p["taps"]:
-            name = study.slice(f"tap={tap}")
-            why, features = _features(study, tap, np.asarray(book), int(p["probe_cells"]))
-            if why:
-                yield Value(status="skipped", why=why, slice=name)
-                continue
-            learn, test = ~held & twice, held & twice
-            given = features[learn], compact[learn], features[test], compact[test]
-            if how == "knn":
-                right = probing.knn_correct(*given, k=int(p["knn_k"]))
-            else:
-                recipe = probing.LinearRecipe(p["linear_batch"], p["linear_rate"], p["linear_epochs"])
-                right = probing.linear_correct(*given, recipe)
-            notes = {"tap": tap, "classes": len(used), "train": int(learn.sum()), "chance": 100.0 / len(used)}
-            if how == "linear":
-                notes["batch"] = min(int(p["linear_batch"]), max(1, int(learn.sum()) // probing.STEPS))
-            image = study.sample_images[test]
-            yield Value(samples=100.0 * right, image=image, slice=name, notes=notes, keep=False)
+        given = features[learn], compact[learn], features[test], compact[test]
+        if how == "knn":
+            right = probing.knn_correct(*given, k=int(p["knn_k"]))
+        else:
+            recipe = probing.LinearRecipe(p["linear_batch"], p["linear_rate"], p["linear_epochs"])
+            right = probing.linear_correct(*given, recipe)
+        classes = int(compact.max()) + 1
+        notes = {"tap": tap, "classes": classes, "train": int(learn.sum()), "chance": 100.0 / classes}
+        if how == "linear":
+            notes["batch"] = min(int(p["linear_batch"]), max(1, int(learn.sum()) // probing.STEPS))
+        yield Value(samples=100.0 * right, image=images[test], slice=name, notes=notes, keep=False)
 
 
 @metric(
@@ -83,7 +104,7 @@ def _probe(m: Measurements, p: Fields, how: str) -> Iterator[Value]:
     better="higher",
     fields=(*FIELDS, "knn_k"),
     title="Top-1 accuracy of a weighted nearest-neighbour vote on token features; the tap is in the slice",
-    source="Wu et al. 2018; tap=token_id: histograms of ids; tap=post_quant: mean codebook vector. Half of each class trains",
+    source="Wu et al. 2018; taps hidden, pre_quant (the encoder's features, mean over positions), post_quant (mean codebook vector), token_id (histograms of ids). Half of each class trains",
     tolerance=1e-2,
     groups=50,
 )

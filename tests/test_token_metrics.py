@@ -512,14 +512,52 @@ def test_probes_find_labels_that_the_tokens_carry_and_name_their_tap() -> None:
     fields = _fields("token-semantics")
     for name in ("knn_accuracy", "linear_accuracy"):
         found = _run(name, m, fields)
-        assert set(found) == {"tap=token_id", "tap=post_quant"}
+        assert set(found) == {"tap=hidden", "tap=pre_quant", "tap=token_id", "tap=post_quant"}
+        assert "no features at the tap hidden" in found["tap=hidden"].why
         assert _number(found["tap=token_id"]) == 100
         assert found["tap=post_quant"].notes["tap"] == "post_quant"
     noise = _measurements(rng.integers(0, 32, (400, 64)).astype(np.int32), _grid(32), label=np.arange(400) % 4)
     assert _number(_run("knn_accuracy", noise, fields)["tap=token_id"]) == pytest.approx(25, abs=12)
     assert _run("knn_accuracy", noise, fields)["tap=post_quant"].status == "skipped"
     alone = _measurements(ids[:4], _grid(32), label=label[:4])
-    assert "single image" in _run("linear_accuracy", alone, fields)["all"].why
+    assert "single image" in _run("linear_accuracy", alone, fields)["tap=token_id"].why
+
+
+def test_probes_read_the_encoders_features_also_of_continuous_tokens() -> None:
+    rng = np.random.default_rng(0)
+    label = np.arange(80) % 4
+    told = rng.normal(size=(80, 12)) + 8 * np.eye(12)[label]
+    more = {"hidden": HeldColumn(told.astype(np.float32)), "pre_quant": HeldColumn(np.zeros((80, 0), np.float32))}
+    continuous = Stream("latents", "continuous", "grid2d", shape=(8, 8))
+    m = _measurements(np.zeros((80, 0), np.int32), continuous, label=label, **more)
+    for name in ("knn_accuracy", "linear_accuracy"):
+        found = _run(name, m, _fields("token-semantics"))
+        assert _number(found["tap=hidden"]) == 100 and found["tap=hidden"].notes["tap"] == "hidden"
+        assert found["tap=pre_quant"].status == "skipped"
+        assert "continuous" in found["tap=token_id"].why
+
+
+def test_zero_shot_accuracy_is_the_share_of_images_nearest_to_their_own_words() -> None:
+    words = np.eye(3, 5, dtype=np.float32)
+    own = np.arange(30) % 3
+    image = words[own] + 0.1
+    image[:6] = words[(own[:6] + 1) % 3]
+    captions = np.array(["cat", "dog", "axolotl"])[own]
+    fields = _fields("token-semantics")
+
+    def measured(image: np.ndarray, captions: np.ndarray) -> Value:
+        more = {"aligned": HeldColumn(image), "text": HeldColumn(words[own]), "caption": HeldColumn(captions)}
+        return _run("zero_shot_accuracy", _measurements(np.zeros((30, 1), np.int32), _grid(4), **more), fields)[
+            "tap=aligned"
+        ]
+
+    found = measured(image, captions)
+    assert _number(found) == pytest.approx(80) and found.notes["classes"] == 3
+    unnamed = captions.copy()
+    unnamed[:3] = ""
+    assert _number(measured(image, unnamed)) == pytest.approx(100 * 24 / 27)
+    assert "no two captions" in measured(image, np.full(30, "")).why
+    assert "not align" in measured(np.zeros((30, 0), np.float32), captions).why
 
 
 def test_part_information_is_the_entropy_of_parts_that_tokens_give_away() -> None:

@@ -239,6 +239,17 @@ class Tokenizer(Model):
         """The codebook as float ``[K, dims]``, where there is one."""
         return None
 
+    def features(self, images: torch.Tensor, tap: str) -> torch.Tensor | None:
+        """The encoder's features at a tap, fp32 ``[B, N, D]``; None where the model has no such tap.
+
+        tap: `hidden` (what the encoder's last normalisation gives), `pre_quant` (what is quantised; a posterior's mode), `aligned`
+        (``[B, 1, D]``: of the whole image, in the space of `text_features`). images: as `encode` takes them."""
+        return None
+
+    def text_features(self, texts: Sequence[str]) -> torch.Tensor | None:
+        """Texts in the space of the tap `aligned`, fp32 ``[B, D]``; None where the model does not align with text."""
+        return None
+
 
 @dataclass
 class Generated:
@@ -372,14 +383,15 @@ class Rows:
 class Extractor(Protocol):
     """Takes measurements. Constructed cheaply with its args; loads its network in `open`.
 
-    takes: `images`, `pair` (images and reference), `tokens`, or `model` (called once per model with no batch).
+    takes: `images`, `pair` (images and reference), `tokens`, `encoder` (the images that a `run` pass encodes; the engine sets `model`), or
+    `model` (called once per model with no batch).
     version: raised when the same input would give other values. identity(): everything besides args that moves a value, e.g.
     ``{"weights": "sha256:..."}``; must not load the network; raises `MissingWeights` or `MissingPackage` with the way out.
     """
 
     name: str
     version: int
-    takes: Literal["images", "pair", "tokens", "model"]
+    takes: Literal["images", "pair", "tokens", "encoder", "model"]
 
     def identity(self) -> Mapping[str, str]: ...
 

@@ -134,6 +134,8 @@ def _needs_an_input(cell: Cell) -> str:
 
 def _needs_tokens(cell: Cell, model: Model, known: Known) -> str:
     kinds = {known[s.extractor, s.args][0] for s, _ in cell.needs.values() if (s.extractor, s.args) in known}
+    if any(e.takes == "encoder" for e in kinds):
+        return "needs an encoder, and a generator has none"
     if any(e.takes == "tokens" for e in kinds) and not model.capabilities.gives_tokens:
         return f"{model.name} gives no tokens"
     if any(e.name == "costs" for e in kinds):

@@ -102,7 +102,9 @@ class Meter:
                 self.suite, model, resolutions=[self._resolution], device=self.device, made=self._made
             )
             foreign = [
-                s for s in self._plan.stations if s.view.frame != "model" or self._plan.extractor(s).takes == "model"
+                s
+                for s in self._plan.stations
+                if s.view.frame != "model" or self._plan.extractor(s).takes in ("model", "encoder")
             ]
             if foreign:
                 raise UsageError(

@@ -357,6 +357,10 @@ class Bench:
                     batch.tokens = forward.tokens(at, budget, sample)
                     seen = forward.pixels(at, budget, sample) if prepared.generated else images
                     batch.pixels = self._input_pixels(seen) if seen is not None else 0
+                elif extractor.takes == "encoder":
+                    assert at.of is not None, "only a run pass has an encoder"
+                    batch.images = pad(forward.pixels(at.of, budget, sample), self.model.capabilities.multiple)
+                    extractor.model = self.model
                 else:
                     pixels = forward.pixels(at, budget, sample) if at.op != "load" or images is not None else None
                     batch.images = self._seen(pixels, items, station.view, truth=not at.model())

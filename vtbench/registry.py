@@ -35,6 +35,7 @@ EXTRACTOR_TARGETS: dict[str, str] = {
     "arcface": "vtbench.extractors.faces:ArcFace",
     "token_probes": "vtbench.extractors.token_probes:TokenProbes",
     "codebook": "vtbench.extractors.codebook:Codebook",
+    "encoder_features": "vtbench.extractors.encoder_features:EncoderFeatures",
     "costs": "vtbench.extractors.costs:Costs",
     "detections": "vtbench.extractors.detections:Detections",
     "alarms": "vtbench.extractors.alarms:PairLook",

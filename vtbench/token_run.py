@@ -50,7 +50,7 @@ class _FileReducer(Reducer):
             return [self._row(base, cell, value, "all", self.ids)[0] for value in cell.metric.compute(m, fields)]
 
 
-OPTIONAL = frozenset({"pixels", "codebook"})
+OPTIONAL = frozenset({"pixels", "codebook", "hidden", "pre_quant"})
 """Columns that metrics do without, and say what they lose."""
 
 

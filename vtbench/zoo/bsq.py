@@ -111,6 +111,7 @@ class BSQViT(NetworkTokenizer):
     family = "bsq-vit"
     value_range = (-1.0, 1.0)
     drop = ("quantize.*", "loss.*")
+    trunk = "encoder"
     net: BSQNet
 
     @classmethod

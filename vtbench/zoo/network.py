@@ -23,6 +23,7 @@ from vtbench.weights import State as ReadState
 from vtbench.weights import digest, load_strict, state_digest, unwrap
 from vtbench.zoo.card import Card
 from vtbench.zoo.recognise import recognise
+from vtbench.zoo.taps import output_of, positions
 
 State = Mapping[str, Tensor]
 Shapes = Mapping[str, Sequence[int]]
@@ -120,7 +121,7 @@ class NetworkTokenizer(Tokenizer):
     net: the network. loaded: what `from_state` made of the file. Images enter and leave in [0, 1]; `value_range` is the
     network's own. drop: patterns of keys that the network has no use for. exact: its parts that stay in
     float32 whatever the dtype. entry: where its published files hold the tensors, if not under a usual name. inside: the prefixes that they
-    have inside a whole model, of whose file nothing else is read."""
+    have inside a whole model, of whose file nothing else is read. trunk: the layer of `net` whose output is the tap `hidden` ("": none)."""
 
     family: ClassVar[str] = ""
     value_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
@@ -128,6 +129,7 @@ class NetworkTokenizer(Tokenizer):
     exact: ClassVar[tuple[str, ...]] = ("quantize",)
     entry: ClassVar[str] = ""
     inside: ClassVar[tuple[str, ...]] = ()
+    trunk: ClassVar[str] = "encoder.norm_out"
 
     net: nn.Module
     loaded: Loaded
@@ -252,6 +254,20 @@ class NetworkTokenizer(Tokenizer):
         """A stream's ids on the network's device."""
         return torch.as_tensor(tokens.data[name]).to(self._device).long()
 
+    def before_codes(self, images: Tensor) -> Tensor:
+        """Images in the network's range -> what is quantised, ``[B, D, h, w]`` or ``[B, N, D]``."""
+        return self.net.encode(images)  # type: ignore[operator]
+
+    @torch.no_grad()
+    def features(self, images: Tensor, tap: str) -> Tensor | None:
+        """The taps `pre_quant` and, where the family names its `trunk`, `hidden`; see `vtbench.api.Tokenizer.features`."""
+        if tap == "pre_quant":
+            return positions(self.before_codes(self._enter(images)))
+        if tap == "hidden" and self.trunk:
+            entered = self._enter(images)
+            return positions(output_of(self.net.get_submodule(self.trunk), lambda: self.before_codes(entered)))
+        return None
+
 
 class GridTokenizer(NetworkTokenizer):
     """An adapter whose tokens lie on one grid of indices.
@@ -260,6 +276,9 @@ class GridTokenizer(NetworkTokenizer):
 
     def latents(self, images: Tensor) -> Tensor:
         raise NotImplementedError
+
+    def before_codes(self, images: Tensor) -> Tensor:
+        return self.latents(images)
 
     def quantise(self, z: Tensor) -> Tensor:
         """``[B, D, h, w]`` -> int64 ``[B, h, w]``."""

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from vtbench import weights as files
 from vtbench.api import Capabilities, Condition, Stream, Tokenizer, Tokens
 from vtbench.errors import BadWeights, UsageError
+from vtbench.zoo.taps import output_of, positions
 
 if TYPE_CHECKING:
     from vtbench.zoo.card import Card
@@ -147,6 +148,14 @@ class TAESD(Tokenizer):
         """Latents back to images."""
         z = torch.as_tensor(tokens.data["latents"])
         return self.pixels(z.transpose(1, 2).unflatten(2, tokens.streams[0].shape))
+
+    def features(self, images: Tensor, tap: str) -> Tensor | None:
+        """`pre_quant`: the latents. `hidden`: what the last layer but one gives."""
+        if tap == "pre_quant":
+            return positions(self.latents(images))
+        if tap == "hidden":
+            return positions(output_of(self.encoder[-2], lambda: self.latents(images)))
+        return None
 
     def modules(self) -> Mapping[str, nn.Module]:
         """Both halves."""

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from vtbench.api import Capabilities, Condition, Stream, Tokenizer, Tokens
 from vtbench.errors import BadWeights, UsageError
 from vtbench.weights import digest
+from vtbench.zoo.taps import positions
 from vtbench.zoo.tiny_network import STRIDES, TinyNet
 
 MAX_TOKENS = 1600
@@ -110,6 +111,25 @@ class Tiny(Tokenizer):
     def codebook(self) -> np.ndarray:
         """float32 [64, 4]: the FSQ grid."""
         return self.net.codebook().cpu().numpy()
+
+    @torch.no_grad()
+    def features(self, images: Tensor, tap: str) -> Tensor | None:
+        """`hidden`: the deepest map, 32 pixels a position. `pre_quant`: what is rounded, of all four levels, one after another."""
+        height, width = images.shape[-2:]
+        bottom, right = self._padding(height, width)
+        padded = F.pad(images.to(self._device, torch.float32), (0, right, 0, bottom), mode="replicate")
+        if tap == "hidden":
+            return positions(self.net.features(padded)[0])
+        if tap != "pre_quant":
+            return None
+        levels: list[Tensor] = []
+        hooks = [head.register_forward_hook(lambda _, given, out: levels.append(out)) for head in self.net.head]
+        try:
+            self.net.encode_levels(padded)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return torch.cat([positions(level.tanh()) for level in levels], 1)
 
     def modules(self) -> Mapping[str, nn.Module]:
         """Encoder and decoder as modules; they share `embed` and `ladder`."""

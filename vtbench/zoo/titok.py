@@ -33,6 +33,7 @@ class TiTok(NetworkTokenizer):
     """All nine published sizes and any other. params: unit, whether latents and codes have unit length: `auto` is yes for legacy files, else no."""
 
     family = "titok"
+    trunk = "encoder.ln_post"
     net: TiTokNet
 
     def __init__(
@@ -131,6 +132,10 @@ class TiTok(NetworkTokenizer):
         )
         tokens = Tokens((stream,), {"tokens": ids}, len(ids), condition=condition)
         return self.prefix(tokens, budget) if budget is not None else tokens
+
+    def before_codes(self, images: Tensor) -> Tensor:
+        z = self.net.encode(images)
+        return z if self.loaded.config.codes is not None else z.chunk(2, 2)[0]
 
     def _text(self, tokens: Tokens) -> Tensor | None:
         """The features of the captions, for a decoder that reads them."""

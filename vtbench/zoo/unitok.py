@@ -6,7 +6,7 @@ any size whose sides are multiples of 16 computes, though the authors train and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vtbench.api import Capabilities, Condition, Stream, Tokens
-from vtbench.zoo.network import Half, NetworkTokenizer, Shapes, count, wanted
+from vtbench.zoo.network import Half, NetworkTokenizer, Shapes, State, count, wanted
 from vtbench.zoo.quantise import lookup, nearest
+from vtbench.zoo.text_alignment import ALIGNED, TextAlignment
 from vtbench.zoo.vitamin import Decoder, Encoder, GeGlu, ViTaminConfig
 
 FACTOR = 16
@@ -96,14 +97,18 @@ class UniTokNet(nn.Module):
 
 
 class UniTok(NetworkTokenizer):
-    """UniTok's published file, whose weights lie under ``trainer.unitok``; its text encoder and contrastive head are left out."""
+    """UniTok's published file, whose weights lie under ``trainer.unitok``. Its text encoder and contrastive head, which reconstruction has no use for, are
+    kept aside and built when features aligned with text are asked for."""
 
     family = "unitok"
     value_range = (-1.0, 1.0)
     drop = ("text_encoder.*", "fc_norm.*", "projection.*", "logit_scale", "quantizer.*.vocab_usage")
     exact = ("quantizer",)
     entry = "trainer.unitok"
+    trunk = "encoder.norm"
     net: UniTokNet
+    _aside: dict[str, Tensor]
+    _aligned: TextAlignment | None = None
 
     @classmethod
     def infer(cls, shapes: Shapes, **params: Any) -> UniTokConfig:
@@ -130,8 +135,42 @@ class UniTok(NetworkTokenizer):
     def build(cls, config: UniTokConfig) -> UniTokNet:
         return UniTokNet(config)
 
+    def _adopt(
+        self, state: State, params: Mapping[str, Any], *, revision: str, where: str, notes: Sequence[str] = ()
+    ) -> None:
+        self._aside = {k: v for k, v in state.items() if k.startswith(ALIGNED)}
+        super()._adopt(state, params, revision=revision, where=where, notes=notes)
+
     def describe(self) -> Capabilities:
-        return Capabilities(any_resolution=True, multiple=FACTOR, scales_with_area=True)
+        aligned = all(any(k.startswith(part) for k in self._aside) for part in ALIGNED)
+        return Capabilities(any_resolution=True, multiple=FACTOR, scales_with_area=True, text_align=aligned)
+
+    def to(self, device: str, dtype: str = "float32") -> UniTok:
+        self._aligned = None
+        return super().to(device, dtype)
+
+    def _alignment(self) -> TextAlignment:
+        if self._aligned is None:
+            self._aligned = TextAlignment(self._aside).to(self._device)
+        return self._aligned
+
+    def before_codes(self, images: Tensor) -> Tensor:
+        return self.net.encode(images).flatten(1, 2)
+
+    @torch.no_grad()
+    def features(self, images: Tensor, tap: str) -> Tensor | None:
+        """`hidden`, `pre_quant`, and `aligned`: of the quantised tokens, as the authors' `encode_image` has it."""
+        if tap != "aligned":
+            return super().features(images, tap)
+        if not self.capabilities.text_align:
+            return None
+        z = self.net.post_quant_proj(self._codes(self.encode(images)).to(self._dtype).flatten(1, 2))
+        return self._alignment().image(z.float().mean(1))[:, None]
+
+    @torch.no_grad()
+    def text_features(self, texts: Sequence[str]) -> Tensor | None:
+        """As the authors' `encode_text` has it."""
+        return self._alignment().text(texts) if self.capabilities.text_align else None
 
     @torch.no_grad()
     def encode(
@@ -155,10 +194,13 @@ class UniTok(NetworkTokenizer):
     @torch.no_grad()
     def decode(self, tokens: Tokens, *, seeds: Sequence[int] | None = None) -> Tensor:
         """Indices of any grid -> images float32 ``[B, 3, H, W]`` in [0, 1]."""
+        return self._leave(self.net.decode(self._codes(tokens).to(self._dtype)))
+
+    def _codes(self, tokens: Tokens) -> Tensor:
+        """fp32 ``[B, h, w, D]``."""
         (stream,) = tokens.streams
         ids = self._ids(tokens, stream.name).unflatten(1, stream.shape).unbind(-1)
-        codes = [lookup(part, table, "cosine") for part, table in zip(ids, self.net.quantizer.tables())]
-        return self._leave(self.net.decode(torch.cat(codes, -1).to(self._dtype)))
+        return torch.cat([lookup(part, table, "cosine") for part, table in zip(ids, self.net.quantizer.tables())], -1)
 
     def modules(self) -> dict[str, nn.Module]:
         net = self.net

@@ -148,6 +148,7 @@ class ViTVQGAN(GridTokenizer):
     family = "vit-vqgan"
     drop = ("loss.*",)
     exact = ("quantizer",)
+    trunk = "encoder.transformer.norm"
     net: ViTVQNet
 
     @classmethod

@@ -293,6 +293,9 @@ class KLVAE(_Conv):
             raise BadWeights("these weights have a codebook: they are not of a KL autoencoder", "Try the vqgan family")
         return VQGANConfig(encoder, decoder, None, code, kind="kl", kernel=kernel)
 
+    def before_codes(self, images: Tensor) -> Tensor:
+        return self.net.encode(images).chunk(2, 1)[0]
+
     @torch.no_grad()
     def moments(self, images: Tensor) -> Tensor:
         """Images in [0, 1] -> the posterior's mean and log variance, fp32 ``[B, 2 D, h, w]``."""
