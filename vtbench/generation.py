@@ -21,7 +21,7 @@ from vtbench.suite import Suite
 if TYPE_CHECKING:
     from vtbench.evaluation import Opened
 
-READERS = ("labels", "prompts", "geneval")
+READERS = ("labels", "prompts", "geneval", "dpg")
 IMAGES = 50_000
 
 
@@ -77,7 +77,7 @@ def _conditions(suite: Suite, options: Options) -> tuple[Dataset, str]:
         from vtbench.data.geneval import conditions
 
         return conditions(options.data), options.data or "geneval"
-    if reader != "prompts":
+    if reader not in ("prompts", "dpg"):
         raise UsageError(f"{suite.path}: [data] reader is {' or '.join(READERS)}, not '{reader}'")
     bundled = data.get("bundled")
     where = options.data or (str(Path(__file__).parent / bundled) if bundled else "")
@@ -85,6 +85,10 @@ def _conditions(suite: Suite, options: Options) -> tuple[Dataset, str]:
         raise UsageError(
             f"the suite {suite.name} needs --data", data.get("prompts_hint", "A file of prompts: .txt, .jsonl or .json")
         )
+    if reader == "dpg":
+        from vtbench.data.dpg import conditions as questioned
+
+        return questioned(where), where
     found = prompts(where, each=int(data.get("each", 1)), count=int(data.get("count", 0)))
     name = {revision: key for key, revision in data.get("prompts", {}).items()}.get(found.revision, found.name)
     return replace(found, name=name), options.data or f"bundled:{bundled}"

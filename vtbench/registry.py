@@ -38,6 +38,7 @@ EXTRACTOR_TARGETS: dict[str, str] = {
     "encoder_features": "vtbench.extractors.encoder_features:EncoderFeatures",
     "costs": "vtbench.extractors.costs:Costs",
     "detections": "vtbench.extractors.detections:Detections",
+    "answers": "vtbench.extractors.answers:Answers",
     "alarms": "vtbench.extractors.alarms:PairLook",
     "alarms-set": "vtbench.extractors.alarms:SetLook",
 }

@@ -17,7 +17,7 @@ from vtbench.report.sheet import Cell, Heading, Mark, Section, Sheet
 from vtbench.reproduction import spelled
 
 FACTS = ("tokens", "codebook", "bpp", "params", "resolution", "licence", "trained_on")
-DEFAULT = "tokens,codebook,bpp,params,fid,psnr,ssim,lpips,t_acc"
+DEFAULT = "tokens,codebook,bpp,params,fid,psnr,ssim,lpips,t_acc,geneval"
 _UNITS = {"params": "M", "resolution": "px"}
 
 
@@ -260,9 +260,12 @@ def caption(used: Sequence[Entry]) -> str:
             rules.setdefault(e.row.protocol, {})[e.row.metric] = None
         under = "; ".join(f"{', '.join(metrics)} under the protocol {protocol}" for protocol, metrics in rules.items())
         said.append(f"Measured with {', '.join(versions)} on {', '.join(data)} at {', '.join(sizes)}: {under}.")
-        said.append(
-            "Digits are cut at the 95% interval (bootstrap by image for means, delete-group jackknife for set metrics)."
+        by = (
+            "image for means, by prompt for GenEval"
+            if any("geneval" in e.row.metric for e in mine)
+            else "image for means"
         )
+        said.append(f"Digits are cut at the 95% interval (bootstrap by {by}, delete-group jackknife for set metrics).")
         said.append(
             "Bold: best, underlined: second, among rows of one protocol and one set of images; values whose intervals overlap share a mark."
         )
