@@ -5,11 +5,15 @@ from __future__ import annotations
 import fcntl
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vtbench.places import Remote
+
+LEFT_BEHIND = 24 * 3600
+"""Seconds after which nobody is still writing a file."""
 
 
 def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
@@ -40,6 +44,18 @@ def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what writers that were killed left behind a day ago or earlier; what cannot be removed stays. A URL's file system has none."""
+    if isinstance(folder, Remote):
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(".") and entry.name.endswith(".tmp"):
+                with suppress(OSError):
+                    if time.time() - entry.stat().st_mtime > LEFT_BEHIND:
+                        os.unlink(entry.path)
 
 
 @contextmanager

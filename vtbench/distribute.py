@@ -117,6 +117,7 @@ def fill_apart(
         seed=options.seed,
         dtype=options.dtype,
         loaders=options.resolved_loaders(),
+        read_timeout=options.read_limit(),
         keep=None if bench.keep is None else replace(bench.keep, folder=bench.keep.folder.resolve()),
         strict=options.strict,
         fresh=options.fresh,

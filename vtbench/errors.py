@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LISTED = ("model", "suite", "metric", "result")  # kinds of names that a command lists
+
 
 class VtbenchError(Exception):
     """A failure whose cause is known. The command line prints it as one line and exits with `code`."""
@@ -32,7 +34,14 @@ class UnknownName(UsageError):
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = sorted(known)
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-        way_out = f"Did you mean {' or '.join(near)}?" if near else f"`vtbench {kind}s list` shows them all"
+        if near:
+            way_out = f"Did you mean {' or '.join(near)}?"
+        elif kind in LISTED:
+            way_out = f"`vtbench {kind}s list` shows them all"
+        else:
+            way_out = (
+                f"Known: {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}" if names else "None is known"
+            )
         super().__init__(f"unknown {kind} '{name}'", way_out)
         self.near = near
 
@@ -63,6 +72,11 @@ class BadSample(VtbenchError):
 
 class LostBatch(BadSample):
     """The model was lost on a batch through nobody's fault that is known (a worker process died or hung): its samples are counted and named, and measured anew by the next run."""
+
+
+class Unread(BadSample):
+    """A sample could not be read now, through nobody's fault that is known (an I/O error, a hang, no memory): counted and named, and
+    tried again by the next run."""
 
 
 class BadRecord(VtbenchError):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,7 +30,7 @@ from vtbench.instances import collect
 from vtbench.instances import write as write_instances
 from vtbench.isolation import untouched
 from vtbench.options import Options
-from vtbench.places import place
+from vtbench.places import is_url, place
 from vtbench.plan import Plan, Prepared, make_plan
 from vtbench.progress import Silent
 from vtbench.provenance import environment
@@ -107,6 +109,7 @@ def open_suite(name: str | Suite, options: Options, talk: Silent | None = None) 
         known=known,
         cache=options.cache(),
         progress=hashed,
+        limit=options.read_limit(),
     )
     if options.subset or options.limit:
         dataset = choose(dataset, subset=options.subset, limit=options.limit)
@@ -157,7 +160,8 @@ class Evaluator:
                     if (control.name, dict(control.params)) != (subject.name, dict(subject.params)):
                         controls.append(self._run(control, opened, None, command))
         if ranks().first:
-            write_table(place(self.options.out))
+            for problem in write_table(place(self.options.out))[1]:
+                self.talk.warn(str(problem))
         measured, beside = [r for r in records if r is not None], [r for r in controls if r is not None]
         return Result(measured, beside, place(self.options.out))
 
@@ -224,6 +228,8 @@ class Evaluator:
             dataset.revision,
             {**self._moving(), **_moving_of(opened), "budget": model.budget},
         )
+        if ranks().first:
+            _guard_out(place(o.out))
         lock = o.store() / "locks" / f"{identity}.lock"
         with held(lock, self._waiting) if ranks().first else nullcontext():
             return self._held_run(model, opened, plan, identity, revision, step, command)
@@ -254,6 +260,7 @@ class Evaluator:
             workers=o.resolved_loaders(),
             keep=keep,
             strict=o.strict,
+            read_timeout=o.read_limit(),
         )
         bench._open = self._opened_networks
         store = Store(o.store(), self.talk.warn)
@@ -304,7 +311,6 @@ class Evaluator:
             weights=plan.weights,
         )
         out = place(o.out)
-        _guard_out(out)
         write(record, out)
         blocks = (
             {
@@ -499,7 +505,10 @@ def _status(rows: Sequence[Any], failures: Sequence[Failure], options: Options) 
 
 
 def _guard_out(out: Path) -> None:
+    """Know it before anything is measured."""
     try:
         out.mkdir(parents=True, exist_ok=True)
+        if not is_url(out) and not os.access(out, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise VtbenchError(f"cannot write to {out}: {error.strerror}", "Name another folder with --out") from error

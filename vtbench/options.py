@@ -20,6 +20,7 @@ class Options:
     limit: the first n samples (its rows are `limited`: never ranked). device: ``cpu``, ``cuda:0`` (None: a GPU if there is one); several
     (``cuda:0,cuda:1``, ``all``) have one process each. workers: how many processes measure (None: one a device; more are dealt over the
     devices in turn). engine: `local`, or `ray` (a cluster). loaders: threads that decode and prepare images, in each worker (None: by the cores).
+    read_timeout: seconds that one image may take to be read (0: for ever).
     chunks: ``A:B`` measures these chunks only and writes no record (array jobs); the same without it reduces.
     upstream: a checkout of the authors' code, for models that run through it.
     reference, reference_protocol, labels: of generation: images or statistics to hold the images against; ``balanced`` or ``random`` class labels
@@ -42,6 +43,7 @@ class Options:
     batch_size: int | None = None
     workers: int | None = None
     loaders: int | None = None
+    read_timeout: float = 300.0
     seed: int = 0
     keep_images: Literal["none", "sample", "all"] = "none"
     grid: str | None = None
@@ -68,6 +70,8 @@ class Options:
             count = getattr(self, name)
             if count is not None and count < 1:
                 raise UsageError(f"--{name} {count}: at least 1")
+        if not self.read_timeout >= 0:
+            raise UsageError(f"--read-timeout {self.read_timeout:g}: seconds, or 0 for ever")
         if self.engine not in ("local", "ray"):
             raise UsageError(f"--engine {self.engine}: local or ray")
         if self.dtype not in ("float32", "bfloat16", "float16"):
@@ -136,6 +140,10 @@ class Options:
         """Threads that load images, in each worker: two at least, eight at most, by this machine's cores."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return self.loaders or max(2, min(8, cores // len(self.slots())))
+
+    def read_limit(self) -> float | None:
+        """Seconds that one image may take to be read; None for ever."""
+        return self.read_timeout or None
 
     def resolved_batch(self, device: str) -> int:
         """The batch size, chosen when none was given."""

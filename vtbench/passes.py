@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -27,10 +26,11 @@ from vtbench.api import (
     View,
 )
 from vtbench.data import prepare
+from vtbench.data.reading import LIMIT, Readers, Reading
 from vtbench.engine.chunks import Chunk, seed_of
 from vtbench.engine.rows import stack
 from vtbench.engine.store import Measured
-from vtbench.errors import BadSample, LostBatch, VtbenchError
+from vtbench.errors import BadSample, LostBatch, Unread, VtbenchError
 from vtbench.generating import conditions_of, generate, unmade
 from vtbench.keep import Keep
 from vtbench.plan import Plan, Prepared, Station
@@ -117,6 +117,7 @@ class Bench:
     workers: int = 2
     keep: Keep | None = None
     strict: bool = False
+    read_timeout: float | None = LIMIT
     stages: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     forwards: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     backed_off: bool = False
@@ -183,7 +184,7 @@ class Bench:
                     if prepared.mapping().get("exif", "ignore") != exif:
                         continue
                     if problem:
-                        fail(item.position, problem, stations)
+                        fail(item.position, str(problem), stations, lost=isinstance(problem, Unread))
                         continue
                     try:
                         ready = self._prepare(item, prepared, stations, keeping)
@@ -248,31 +249,31 @@ class Bench:
 
     # -------------------------------------------------------------------------------- inputs
 
-    def _load(self, chunk: Chunk, by_prepared: Mapping[Prepared, Any]) -> Iterator[tuple[Item, str, str]]:
+    def _load(self, chunk: Chunk, by_prepared: Mapping[Prepared, Any]) -> Iterator[tuple[Item, str, BadSample | None]]:
         """Decode a chunk's samples in order, a few ahead: (item, exif rule, problem)."""
         rules = list(dict.fromkeys(p.mapping().get("exif", "ignore") for p in by_prepared))
 
-        def decode(sample: Any, exif: str) -> tuple[np.ndarray | None, str]:
-            try:
-                return np.asarray(sample.image(exif=exif)), ""
-            except BadSample as error:
-                return None, str(error)
+        def decode(sample: Any, exif: str) -> np.ndarray:
+            return np.asarray(sample.image(exif=exif))
+
+        def ask(n: int) -> Reading[np.ndarray]:
+            _, sample, exif = jobs[n]
+            return readers.submit(sample.source.name, lambda: decode(sample, exif))
 
         jobs = [(i, s, exif) for i, s in enumerate(chunk.samples) for exif in rules]
         ahead = 2 * max(1, self.workers)
-        with ThreadPoolExecutor(max(1, self.workers)) as pool:
-            futures = {n: pool.submit(decode, s, e) for n, (_, s, e) in enumerate(jobs[:ahead])}
+        with Readers(self.workers, self.read_timeout) as readers:
+            asked = deque(ask(n) for n in range(min(ahead, len(jobs))))
             for n, (position, sample, exif) in enumerate(jobs):
+                array, problem = np.zeros((0, 0, 3), np.uint8), None
                 with self.stage("load"):
-                    array, problem = futures.pop(n).result()
+                    try:
+                        array = readers.result(asked.popleft())
+                    except BadSample as error:
+                        problem = error
                 if n + ahead < len(jobs):
-                    _, later, rule = jobs[n + ahead]
-                    futures[n + ahead] = pool.submit(decode, later, rule)
-                yield (
-                    Item(position, sample, array if array is not None else np.zeros((0, 0, 3), np.uint8)),
-                    exif,
-                    problem,
-                )
+                    asked.append(ask(n + ahead))
+                yield Item(position, sample, array), exif, problem
 
     def _prepare(
         self, item: Item, prepared: Prepared, stations: Sequence[Station], keeping: Keep | None, *, force: bool = False

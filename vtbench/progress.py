@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from vtbench.console import printable, screen
+
 
 class Silent:
     """Says nothing; the base of the talkers."""
@@ -35,11 +37,11 @@ class Plain(Silent):
 
     def say(self, text: str) -> None:
         """A remark."""
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text), file=sys.stderr, flush=True)
 
     def warn(self, text: str) -> None:
         """A warning."""
-        print(f"warning: {text}", file=sys.stderr, flush=True)
+        print(printable(f"warning: {text}"), file=sys.stderr, flush=True)
 
     @contextmanager
     def task(self, title: str, total: int) -> Iterator[Silent]:
@@ -64,9 +66,7 @@ class Rich(Silent):
     """Bars on a terminal."""
 
     def __init__(self) -> None:
-        from rich.console import Console
-
-        self.console = Console(stderr=True)
+        self.console = screen(stderr=True)
         self._progress: Any = None
         self._task: Any = None
 
@@ -94,7 +94,7 @@ class Rich(Silent):
             TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), Rate(""), TimeRemainingColumn(),
         )  # fmt: skip
         with Progress(*columns, console=self.console, transient=True) as self._progress:
-            self._task = self._progress.add_task(title, total=total)
+            self._task = self._progress.add_task(printable(title), total=total)
             yield self
         self._progress = None
 

@@ -143,7 +143,7 @@ class Record(_Model):
     """One run: (model, params, suite, data). protocols: the fields of every protocol in use, by name ({input, view, reduce})."""
 
     schema_version: Literal[1] = 1
-    run_id: str
+    run_id: str = Field(pattern=r"^[\w-]{1,64}$")  # it becomes part of file names
     status: Status = "ok"
     started: str = ""
     finished: str = ""

@@ -101,7 +101,7 @@ class Scorer(Evaluator):
     def _open(self, where: str) -> _Side:
         o = self.options
         reader = {"metadata": o.metadata} if o.metadata else {}
-        dataset = open_dataset(where, options=reader, cache=o.cache())
+        dataset = open_dataset(where, options=reader, cache=o.cache(), limit=o.read_limit())
         for what, count in dataset.notes.items():
             self.talk.say(f"{where}: {count} {what}")
         return _Side(dataset, where)
@@ -251,6 +251,7 @@ class Scorer(Evaluator):
             device=device,
             workers=o.resolved_loaders(),
             strict=o.strict,
+            read_timeout=o.read_limit(),
         )
         self._measure(model, plan, opened, bench, Store(o.store(), self.talk.warn))
 

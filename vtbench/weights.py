@@ -80,7 +80,7 @@ def find(names: str | Iterable[str], *, digest: str | None = None, what: str = "
     """The first file (or folder) on the search path that bears one of the names.
 
     names: one or several relative paths, tried in order; an existing absolute path stands for itself. digest: hex digits of the sha256 (with or
-    without ``sha256:``) that the file must have; others are passed over. what, way_out: for the message. Raises `MissingWeights`."""
+    without ``sha256:``) that the file must have; others are passed over. what: whose weights they are, and way_out: for the message. Raises `MissingWeights`."""
     wanted = [names] if isinstance(names, str) else list(names)
     pin = (digest or "").removeprefix("sha256:")
     passed: list[Path] = []
@@ -93,10 +93,10 @@ def find(names: str | Iterable[str], *, digest: str | None = None, what: str = "
                 continue
             return path
     listed = " or ".join(wanted)
-    told = f"{what} ({listed})" if what else listed
+    told = f"of {what} ({listed})" if what else listed
     if passed:
         raise MissingWeights(
-            f"{told} with sha256 {pin[:12]}... is not there: {passed[0]} has another digest",
+            f"the file {told} with sha256 {pin[:12]}... is not there: {passed[0]} has another digest",
             way_out or f"Put the right file in a folder of {ENVIRONMENT}",
         )
     raise MissingWeights(

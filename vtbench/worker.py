@@ -50,6 +50,7 @@ class Job:
     seed: int = 0
     dtype: str = "float32"
     loaders: int = 2
+    read_timeout: float | None = None
     keep: Keep | None = None
     strict: bool = False
     fresh: bool = False
@@ -100,6 +101,7 @@ class Workbench:
             workers=job.loaders,
             keep=job.keep,
             strict=job.strict,
+            read_timeout=job.read_timeout,
         )
 
     def do(self, task: Task) -> Report:

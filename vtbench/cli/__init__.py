@@ -11,6 +11,7 @@ from types import FrameType
 
 import typer
 
+from vtbench.console import printable
 from vtbench.errors import VtbenchError
 
 app = typer.Typer(
@@ -21,6 +22,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+LESS = "Everything measured before is kept: ask for less at a time (--batch-size, --resolution, --loaders)"
 
 # module -> (attribute, how it is mounted). A `Typer` becomes a group, a function a command.
 COMMANDS = {
@@ -91,8 +94,16 @@ def main() -> None:
     except VtbenchError as error:
         if os.environ.get("VTBENCH_DEBUG"):
             raise
-        print(f"vtbench: {' '.join(str(error).split())}", file=sys.stderr)
+        print(printable(f"vtbench: {' '.join(str(error).split())}"), file=sys.stderr)
         sys.exit(error.code)
+    except (MemoryError, RuntimeError) as error:
+        from vtbench.memory import full
+
+        if os.environ.get("VTBENCH_DEBUG") or not full(error):
+            raise
+        said = str(error).split(". ")[0].splitlines()
+        print(printable(f"vtbench: memory ran out{f' ({said[0]})' if said else ''}. {LESS}"), file=sys.stderr)
+        sys.exit(1)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
@@ -100,5 +111,5 @@ def main() -> None:
         if os.environ.get("VTBENCH_DEBUG") or error.errno is None:
             raise
         where = f" ({error.filename})" if error.filename else ""
-        print(f"vtbench: {error.strerror}{where}. Everything measured before is kept", file=sys.stderr)
+        print(printable(f"vtbench: {error.strerror}{where}. Everything measured before is kept"), file=sys.stderr)
         sys.exit(1)

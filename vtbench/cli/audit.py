@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from vtbench.console import echo, screen
+
 if TYPE_CHECKING:
     from vtbench.audit import Certificate
 
@@ -51,7 +53,7 @@ def audit(
         from vtbench.record import plain
 
         held = {"run_id": found.record.run_id, "n": found.n, "paired": found.paired, "agrees": found.agrees()}
-        typer.echo(text.dumps(plain({**held, "checks": [asdict(c) for c in found.checks]}), indent=1))
+        echo(text.dumps(plain({**held, "checks": [asdict(c) for c in found.checks]}), indent=1))
     else:
         _print(found)
     talk.say(f"{out}/records/{found.record.run_id}.json holds the certificate")
@@ -62,11 +64,10 @@ def audit(
 
 
 def _print(found: Certificate) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console()
+    console = screen()
     kind = "pairs" if found.paired else "images a side, not paired"
     table = Table(title=Text(f"ours beside the packages', {found.n} {kind}"), title_justify="left")
     for heading in ("peer", "metric", "protocol", "ours", "theirs", "difference", "tolerance", ""):

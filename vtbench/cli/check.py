@@ -7,6 +7,8 @@ from pathlib import Path
 
 import typer
 
+from vtbench.console import echo
+
 
 def check(
     run: list[str] | None = typer.Argument(None, help="Results to check: ids, names, paths (default: all of --out)."),
@@ -31,7 +33,7 @@ def check(
     records = gathered(run or [], out)
     path = Path(baseline)
     if update:
-        typer.echo(f"{path}: {baselines.update(records, path, suite=suite)} rows")
+        echo(f"{path}: {baselines.update(records, path, suite=suite)} rows")
         return
     report = gate.check(records, baselines.load(path), path)
     if junit:
@@ -46,11 +48,11 @@ def check(
 
         from vtbench.record import plain
 
-        typer.echo(text.dumps(plain([{**vars(f), "name": f.name()} for f in report.findings]), indent=1))
+        echo(text.dumps(plain([{**vars(f), "name": f.name()} for f in report.findings]), indent=1))
     else:
-        typer.echo(show.screen(report))
+        echo(show.screen(report))
         if os.environ.get("GITHUB_ACTIONS") == "true":
             for line in show.workflow_commands(report, baseline):
-                typer.echo(line)
+                echo(line)
     if report.failed:
         raise typer.Exit(3)

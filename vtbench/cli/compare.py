@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from vtbench.console import echo, screen
+
 if TYPE_CHECKING:
     from vtbench.comparison import Line, Pair
 
@@ -34,11 +36,11 @@ def compare(
 
         from vtbench.record import plain
 
-        typer.echo(text.dumps(plain([_as_data(p) for p in pairs]), indent=1))
+        echo(text.dumps(plain([_as_data(p) for p in pairs]), indent=1))
     elif format == "md":
         from vtbench.report.delta import markdown
 
-        typer.echo(markdown(pairs), nl=False)
+        echo(markdown(pairs), nl=False)
     else:
         _print(pairs)
 
@@ -68,7 +70,6 @@ def _line(line: Line) -> dict[str, Any]:
 
 
 def _print(pairs: list[Pair]) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -76,7 +77,7 @@ def _print(pairs: list[Pair]) -> None:
     from vtbench.report.delta import remarks, shown
     from vtbench.report.numbers import arrow, signed, with_interval
 
-    console = Console()
+    console = screen()
     styles = {"better": "green", "higher": "cyan", "lower": "cyan", "worse": "red", "not comparable": "yellow"}
     for pair in pairs:
         table = Table(header_style="bold")

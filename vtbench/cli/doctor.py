@@ -5,32 +5,37 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import subprocess
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import typer
 
-# what a module is for, and the extra that brings it
+from vtbench.console import echo, screen
+
+# what a module is for, the extra that brings it, and its distribution where that has another name
 OPTIONAL = {
-    "rapidocr": ("words of the demo", "demo"),
-    "onnxruntime": ("rapidocr and faces", "demo"),
-    "lpips": ("LPIPS", "lpips"),
-    "easyocr": ("tokbench-light", "ocr"),
-    "doctr": ("tokbench", "ocr"),
-    "insightface": ("faces", "face"),
-    "open_clip": ("CLIP", "clip"),
-    "transformers": ("CLIP, DINOv2, models", "clip"),
-    "diffusers": ("models", "zoo"),
-    "datasets": ("Hugging Face data", "hub"),
-    "matplotlib": ("plots", "report"),
-    "jinja2": ("reports", "report"),
-    "ray": ("clusters", "ray"),
+    "rapidocr": ("words of the demo", "demo", ""),
+    "onnxruntime": ("rapidocr and faces", "demo", ""),
+    "lpips": ("LPIPS", "lpips", ""),
+    "easyocr": ("tokbench-light", "ocr", ""),
+    "doctr": ("tokbench", "ocr", "python-doctr"),
+    "insightface": ("faces", "face", ""),
+    "open_clip": ("CLIP", "clip", "open-clip-torch"),
+    "transformers": ("CLIP, DINOv2, models", "clip", ""),
+    "diffusers": ("models", "zoo", ""),
+    "datasets": ("Hugging Face data", "hub", ""),
+    "matplotlib": ("plots", "report", ""),
+    "jinja2": ("reports", "report", "Jinja2"),
+    "ray": ("clusters", "ray", ""),
 }
 
 
 def doctor(
     out: str = typer.Option("results", envvar="VTBENCH_OUT", help="The results folder."),
+    full: bool = typer.Option(False, "--full", help="Every reason in full, a line each, instead of one screen."),
     json: bool = typer.Option(False, "--json", help="Print JSON on stdout."),
 ) -> None:
     """What is installed, which suites and models run here, what the others lack. Exit code 1 if the demo could not run."""
@@ -38,96 +43,210 @@ def doctor(
     if json:
         import json as text
 
-        typer.echo(text.dumps(found, indent=1))
+        echo(text.dumps(found, indent=1))
     else:
-        _print(found)
-    if found["suites"].get("demo", ["missing"]):
+        _print(found, full)
+    if found["suites"]["demo"]:
         raise typer.Exit(1)
 
 
 def examine(out: Path) -> dict[str, Any]:
-    """Everything that the command prints. suites: name -> what it lacks here, empty when it runs."""
+    """Everything that the command prints. suites: name -> what it lacks here, empty when it runs; models: name -> why not, "" when it does."""
     import torch
 
     from vtbench._version import __version__
+    from vtbench.options import Options
     from vtbench.suite import suite_names
-    from vtbench.weights import folders
+    from vtbench.weights import folders, hub_cache
     from vtbench.zoo.card import cards
     from vtbench.zoo.upstream.place import standing
 
-    known = cards()
-    lacking = {card.name: card.why_not() for card in known}
     gpus = (
         [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     )
-    place = out if out.exists() else Path(".")
+    store, known = Path(str(Options(out=str(out)).store())), cards()
     return {
         "vtbench": __version__,
         "python": sys.version.split()[0],
-        "torch": str(torch.__version__),
+        "core": {name: _version(name) for name in ("torch", "torchvision", "numpy", "scipy", "pillow", "pandas")},
         "devices": [*gpus, f"cpu ({os.cpu_count()} cores, {torch.get_num_threads()} threads)"],
-        "packages": {name: importlib.util.find_spec(name) is not None for name in OPTIONAL},
-        "weights": {str(f): _size(f) for f in folders()},
-        "results": {"folder": str(out), "bytes": _size(out), "free": shutil.disk_usage(place).free},
-        "suites": {name: _lacks(name) for name in suite_names()},
-        "environments": {c.name: str(there) for c in known if (there := standing(c)) is not None},
-        "models": {
-            "run": [n for n, why in lacking.items() if not why],
-            "others": sum(bool(w) for w in lacking.values()),
+        "driver": _driver(),
+        "cuda": torch.version.cuda or "",
+        "packages": {
+            name: _version(dist or name) if importlib.util.find_spec(name) is not None else ""
+            for name, (_, _, dist) in OPTIONAL.items()
         },
+        "caches": {
+            **{f"weights {f}": _size(f) for f in folders()},
+            f"hub {hub_cache()}": _size(hub_cache()),
+            f"results {out}": _size(out),
+            f"measurements {store}": _size(store),
+        },
+        "free": {str(out): _free(out), **({str(store): _free(store)} if out not in store.parents else {})},
+        "suites": {name: _lacks(name) for name in suite_names()},
+        "environments": {card.name: str(there) for card in known if (there := standing(card)) is not None},
+        "models": {card.name: card.why_not() for card in known},
     }
 
 
+def _version(distribution: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "?"
+
+
+def _driver() -> str:
+    """The NVIDIA driver's version; "" where there is none."""
+    path = Path("/proc/driver/nvidia/version")
+    try:
+        if path.is_file():
+            return path.read_text().split("Kernel Module")[1].split()[0]
+        done = subprocess.run(
+            ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
+        )
+        return done.stdout.split()[0] if done.returncode == 0 and done.stdout.split() else ""
+    except (OSError, IndexError, subprocess.TimeoutExpired):
+        return ""
+
+
 def _lacks(name: str) -> list[str]:
-    """What a suite's metrics lack here: missing packages and weights, with the way out."""
+    """What a suite lacks here, packages and weights, with the way out."""
+    from vtbench.errors import VtbenchError
     from vtbench.plan import make_plan
     from vtbench.suite import load_suite
     from vtbench.zoo import load
 
     suite = load_suite(name)
-    if suite.task != "reconstruct":
-        return []
-    plan = make_plan(suite, load("resize"), resolutions=[suite.resolutions[0] or None])
+    try:
+        plan = make_plan(suite, load("resize"), resolutions=[suite.resolutions[0] or None])
+    except VtbenchError as error:
+        return [str(error)]
     return list(dict.fromkeys(cell.skip for cell in plan.cells if cell.skip))
 
 
 def _size(folder: Path) -> int | None:
-    """Bytes below a folder; None when it is absent."""
+    """Bytes below a folder, links not followed; None when it is absent."""
     if not folder.is_dir():
         return None
-    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file() and not p.is_symlink())
+    total = 0
+    for above, _, names in os.walk(folder):
+        for name in names:
+            try:
+                status = os.lstat(os.path.join(above, name))
+            except OSError:  # gone meanwhile
+                continue
+            total += status.st_size
+    return total
+
+
+def _free(folder: Path) -> int:
+    """Free bytes where a folder lies, or would."""
+    there = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    return shutil.disk_usage(there).free
 
 
 def _human(size: int | None) -> str:
     return "absent" if size is None else f"{size / 1e9:.1f} GB" if size > 1e9 else f"{size / 1e6:.1f} MB"
 
 
-def _print(found: dict[str, Any]) -> None:
-    from rich.console import Console
+def _kinds(models: Mapping[str, str]) -> dict[str, list[str]]:
+    """Why models do not run, as kinds, with their names; the commonest first."""
+    kinds: dict[str, list[str]] = {}
+    for name, why in models.items():
+        if why:
+            kind = next((k for k, words in _REASONS.items() if any(w in why for w in words)), "for other reasons not")
+            kinds.setdefault(kind, []).append(name)
+    return dict(sorted(kinds.items(), key=lambda item: -len(item[1])))
+
+
+_REASONS = {
+    "without a package": ("needs the package",),
+    "without their authors' code": ("upstream", "authors' code", "checkout"),
+    "without weights": ("no weights", "give --weights", "--weights"),
+    "without an adapter": ("no adapter", "not part of this version"),
+}
+
+
+def _print(found: Mapping[str, Any], full: bool) -> None:
     from rich.text import Text
 
-    out = Console(highlight=False, markup=False, soft_wrap=True)
-    out.print(
-        f"vtbench {found['vtbench']}, Python {found['python']}, torch {found['torch']}: {', '.join(found['devices'])}"
-    )
-    absent = {n: OPTIONAL[n] for n, there in found["packages"].items() if not there}
-    out.print(
-        f"packages: {', '.join(n for n, there in found['packages'].items() if there) or 'none of the optional ones'}"
-    )
-    for name, (use, extra) in absent.items():
-        out.print(Text(f"  without {name} ({use}): pip install 'vtbench[{extra}]'", "dim"))
-    for folder, size in found["weights"].items():
-        out.print(f"weights: {folder} ({_human(size)})")
-    results = found["results"]
-    out.print(f"results: {results['folder']} ({_human(results['bytes'])}), {_human(results['free'])} free")
-    for name, lacks in found["suites"].items():
+    out = screen(highlight=False, markup=False)
+
+    def line(head: str, text: str, style: str = "") -> None:
         out.print(
-            Text(f"suite {name}: {'runs' if not lacks else 'lacks something'}", "green" if not lacks else "yellow")
+            Text.assemble((f"{head:<9}", "bold"), (text, style)),
+            overflow="fold" if full else "ellipsis",
+            no_wrap=not full,
         )
-        for why in lacks:
-            out.print(Text(f"  {why}", "dim"))
-    for name, where in found["environments"].items():
-        out.print(f"environment of {name}: {where}")
-    out.print(
-        f"models that run: {', '.join(found['models']['run'])}; {found['models']['others']} others (vtbench models list)"
+
+    core = found["core"]
+    line("vtbench", f"{found['vtbench']}, Python {found['python']}, " + ", ".join(f"{n} {v}" for n, v in core.items()))
+    cuda = ", ".join(
+        filter(
+            None, (found["driver"] and f"driver {found['driver']}", found["cuda"] and f"torch for CUDA {found['cuda']}")
+        )
     )
+    line("devices", ", ".join(found["devices"]) + (f"; {cuda}" if cuda else ""))
+    there = [f"{n} {v}" for n, v in found["packages"].items() if v]
+    _paragraph(out, "packages", there or ["none of the optional ones"])
+    absent: dict[str, list[str]] = {}
+    for name, version in found["packages"].items():
+        if not version:
+            absent.setdefault(OPTIONAL[name][1], []).append(f"{name} ({OPTIONAL[name][0]})")
+    for extra, names in absent.items():
+        line("", f"pip install 'vtbench[{extra}]' brings {', '.join(names)}", "yellow")
+    runs = [name for name, lacks in found["suites"].items() if not lacks]
+    _paragraph(out, "suites", _families(runs) or ["none runs here"], "green")
+    for name, lacks in found["suites"].items():
+        for why in lacks:
+            line("", f"{name} lacks: {why}", "yellow")
+    models = found["models"]
+    _paragraph(out, "models", [name for name, why in models.items() if not why] or ["none runs here"], "green")
+    if full:
+        for name, why in models.items():
+            if why:
+                line("", f"{name}: {why}", "yellow")
+    for kind, names in () if full else _kinds(models).items():
+        line("", f"{len(names)} {kind}: {', '.join(names)}", "yellow")
+    sizes = found["caches"]
+    places = [f"{place} {_human(size)}" for place, size in sizes.items() if size is not None]
+    empty = [place for place, size in sizes.items() if size is None]
+    _paragraph(out, "caches", [*places, *([f"absent: {', '.join(empty)}"] if empty else [])])
+    if found["environments"]:
+        _paragraph(out, "beside", [f"{name} in {where}" for name, where in found["environments"].items()])
+    line("free", ", ".join(f"{_human(size)} at {folder}" for folder, size in found["free"].items()))
+    if found["suites"]["demo"]:
+        line("demo", "cannot run: see what it lacks above", "red")
+    else:
+        line("demo", "runs: vtbench reconstruct --model tiny --suite demo", "green")
+    if not full:
+        out.print(Text("vtbench doctor --full gives every reason in full", "dim"))
+
+
+def _families(names: Iterable[str]) -> list[str]:
+    """Names that share their first word in one: ``reconstruction-{256,512}``."""
+    families: dict[str, list[str]] = {}
+    for name in names:
+        head, dash, tail = name.partition("-")
+        families.setdefault(head + dash, []).append(tail)
+    return [head + (tails[0] if len(tails) == 1 else f"{{{','.join(tails)}}}") for head, tails in families.items()]
+
+
+def _paragraph(out: Any, head: str, words: Iterable[str], style: str = "") -> None:
+    """A list of words under its heading, folded between words."""
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=0)
+    grid.add_column(width=9)
+    grid.add_column()
+    grid.add_row(Text(head, "bold"), Text(", ".join(words), style))
+    out.print(Padding(grid, 0, expand=False))

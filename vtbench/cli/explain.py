@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from vtbench.console import echo, screen
+
 if TYPE_CHECKING:
     from vtbench.explanation import Explained
 
@@ -91,13 +93,11 @@ def explain(
 
         from vtbench.record import plain
 
-        typer.echo(text.dumps(plain([_as_data(e) for e in found]), indent=1))
+        echo(text.dumps(plain([_as_data(e) for e in found]), indent=1))
     else:
-        from rich.console import Console
-
         from vtbench.report.explanation import show
 
-        show(found, Console())
+        show(found, screen())
     if all(e.spread() is None for e in found):
         raise typer.Exit(1)
 

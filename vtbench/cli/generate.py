@@ -61,6 +61,7 @@ def generate(
     workers: opt.Workers = None,
     engine: opt.Engine = "local",
     loaders: opt.Loaders = None,
+    read_timeout: opt.ReadTimeout = 300.0,
     seed: opt.Seed = 0,
     keep_images: Annotated[
         str, typer.Option(envvar="VTBENCH_KEEP_IMAGES", help="Keep the images as PNG: none, sample, all.")
@@ -111,6 +112,7 @@ def generate(
         workers=workers,
         engine=engine,
         loaders=loaders,
+        read_timeout=read_timeout,
         seed=seed,
         keep_images=keep_images,
         strict=strict,

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import typer
 
+from vtbench.console import echo
+
 
 def leaderboard(
     format: str = typer.Option("md", "--format", help="csv, md, latex, html or json."),
@@ -65,4 +67,4 @@ def leaderboard(
 
         replace_file(Path(output), text.encode())
     else:
-        typer.echo(text, nl=False)
+        echo(text, nl=False)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from vtbench.console import echo, screen
+
 app = typer.Typer(help="The metrics: list them, show one.", no_args_is_help=True, rich_markup_mode=None)
 
 
@@ -17,9 +19,8 @@ def list_(json: bool = typer.Option(False, "--json", help="Print JSON on stdout.
         import json as text
 
         keys = ("name", "unit", "better", "version", "title", "source", "fields", "volatile", "fitted")
-        typer.echo(text.dumps([{k: getattr(m, k) for k in keys} for m in known], indent=1))
+        echo(text.dumps([{k: getattr(m, k) for k in keys} for m in known], indent=1))
         return
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -27,19 +28,17 @@ def list_(json: bool = typer.Option(False, "--json", help="Print JSON on stdout.
         table.add_column(heading)
     for m in known:
         table.add_row(m.name, m.unit, {"higher": "↑", "lower": "↓"}.get(m.better, ""), m.title)
-    Console().print(table)
+    screen().print(table)
 
 
 @app.command("show")
 def show(name: str = typer.Argument(help="A metric's name.")) -> None:
     """A metric in full, with the suites and protocols that measure it."""
-    from rich.console import Console
-
     from vtbench.registry import metric
     from vtbench.suite import load_suite, suite_names
 
     found = metric(name)
-    out = Console(highlight=False, markup=False)
+    out = screen(highlight=False, markup=False)
     out.print(f"{found.name} (version {found.version}): {found.title}")
     out.print(
         f"unit: {found.unit or 'none'}; better: {found.better or 'neither'}; agreement across devices: {found.tolerance:g} relative"

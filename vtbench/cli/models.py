@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from vtbench.cli.models_setup import setup
+from vtbench.console import echo, screen
 
 if TYPE_CHECKING:
     from vtbench.zoo.card import Card, File
@@ -33,13 +34,12 @@ def list_(
     if json:
         import json as text
 
-        typer.echo(text.dumps(rows, indent=1))
+        echo(text.dumps(rows, indent=1))
         return
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    out = Console()
+    out = screen()
     if not out.is_terminal:
         out.width = 240
     table = Table(box=None, pad_edge=False)
@@ -49,7 +49,7 @@ def list_(
         runs_here = Text("yes", "green") if row["runs"] else Text(f"no: {row['why']}", "dim")
         table.add_row(row["name"], row["form"], row["tokens"], row["codebook"], row["licence"], runs_here)
     out.print(table)
-    typer.echo(f"{len(rows)} models, {sum(row['runs'] for row in rows)} run here", err=True)
+    echo(f"{len(rows)} models, {sum(row['runs'] for row in rows)} run here", err=True)
 
 
 def _row(card: Card) -> dict[str, Any]:
@@ -114,11 +114,11 @@ def show(
     if json:
         import json as text
 
-        typer.echo(text.dumps(facts, indent=1))
+        echo(text.dumps(facts, indent=1))
         return
     for key, value in facts.items():
         for line in _lines(key.replace("_", " "), value):
-            typer.echo(line)
+            echo(line)
 
 
 @app.command("verify")
@@ -151,10 +151,10 @@ def verify(
     if json:
         import json as text
 
-        typer.echo(text.dumps([asdict(c) for c in checks], indent=1))
+        echo(text.dumps([asdict(c) for c in checks], indent=1))
     else:
         for check in checks:
-            typer.echo(f"{check.result:8}{check.name}: {check.told}")
+            echo(f"{check.result:8}{check.name}: {check.told}")
     if any(c.result == "failed" for c in checks):
         raise typer.Exit(3)
 

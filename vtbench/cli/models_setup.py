@@ -6,6 +6,8 @@ from pathlib import Path
 
 import typer
 
+from vtbench.console import echo
+
 
 def setup(
     name: str = typer.Argument(help="A model's name."),
@@ -31,12 +33,12 @@ def setup(
         try:
             versions = resolved(planned)
         except VtbenchError as error:
-            typer.echo(f"the exact versions are not known: {error}", err=True)
+            echo(f"the exact versions are not known: {error}", err=True)
     for line in told(planned, versions):
-        typer.echo(line)
+        echo(line)
     if there := recorded(planned.recipe.driver):
-        typer.echo(f"there already: {there}; it would be replaced")
+        echo(f"there already: {there}; it would be replaced")
     if dry_run or (not yes and not typer.confirm("Do this?", err=True)):
         raise typer.Exit(0 if dry_run else 1)
-    made = make(planned, versions, lambda line: typer.echo(line, err=True))
-    typer.echo(f"ready: {made}")
+    made = make(planned, versions, lambda line: echo(line, err=True))
+    echo(f"ready: {made}")

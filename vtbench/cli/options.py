@@ -89,6 +89,13 @@ Loaders = Annotated[
         help="Threads that decode and prepare images, in each worker (default: by the cores); moves no value.",
     ),
 ]
+ReadTimeout = Annotated[
+    float,
+    typer.Option(
+        envvar="VTBENCH_READ_TIMEOUT",
+        help="Seconds that one image may take to be read; a slower one fails, and is tried again by the next run. 0: for ever.",
+    ),
+]
 Seed = Annotated[int, typer.Option(envvar="VTBENCH_SEED", help="Seed of whatever a model samples.")]
 Strict = Annotated[bool, typer.Option("--strict", envvar="VTBENCH_STRICT", help="Stop at the first sample that fails.")]
 NoBaselines = Annotated[

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vtbench.cli import options as opt
+from vtbench.console import echo, screen
 
 if TYPE_CHECKING:
     from vtbench.evaluation import Evaluator
@@ -49,6 +50,7 @@ def reconstruct(
     workers: opt.Workers = None,
     engine: opt.Engine = "local",
     loaders: opt.Loaders = None,
+    read_timeout: opt.ReadTimeout = 300.0,
     seed: opt.Seed = 0,
     keep_images: Annotated[
         str, typer.Option(envvar="VTBENCH_KEEP_IMAGES", help="Keep reconstructions as PNG: none, sample, all.")
@@ -103,6 +105,7 @@ def reconstruct(
         workers=workers,
         engine=engine,
         loaders=loaders,
+        read_timeout=read_timeout,
         seed=seed,
         keep_images=keep_images,
         grid=grid,
@@ -152,15 +155,14 @@ def _json(results: list[Result]) -> None:
     from vtbench.record import plain
     from vtbench.table import rows
 
-    typer.echo(json.dumps(plain([line for record in _records(results) for line in rows(record)]), indent=1))
+    echo(json.dumps(plain([line for record in _records(results) for line in rows(record)]), indent=1))
 
 
 def _print(results: list[Result]) -> None:
-    from rich.console import Console
 
     from vtbench.report.terminal import show
 
-    show(_records(results), Console())
+    show(_records(results), screen())
 
 
 def _last_line(results: list[Result], talk: Any, out: str) -> None:
@@ -177,10 +179,9 @@ def _last_line(results: list[Result], talk: Any, out: str) -> None:
 
 
 def _dry_run(evaluator: Evaluator, models: list[str]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console = screen()
     for spec in models:
         model = evaluator.load(spec)
         for opened in evaluator.opened:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import typer
 
+from vtbench.console import echo
 from vtbench.places import place
 
 
@@ -34,4 +35,4 @@ def report(
     chosen = records if results else latest(records)
     text = page(chosen, place(out), title=title, limit=max_images)
     replace_file(Path(html), text.encode())
-    typer.echo(f"{html}: {len(chosen)} runs, {len(text) / 1e6:.1f} MB", err=True)
+    echo(f"{html}: {len(chosen)} runs, {len(text) / 1e6:.1f} MB", err=True)

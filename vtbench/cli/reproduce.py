@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from vtbench.console import echo, screen
+
 if TYPE_CHECKING:
     from vtbench.reproduction import Claim
 
@@ -45,7 +47,7 @@ def reproduce(
 
         from vtbench.record import plain
 
-        typer.echo(text.dumps(plain([_as_data(c) for c in claims]), indent=1))
+        echo(text.dumps(plain([_as_data(c) for c in claims]), indent=1))
     else:
         _print(claims)
     if any(c.state == "mismatch" for c in claims):
@@ -100,13 +102,12 @@ def _as_data(claim: Claim) -> dict[str, Any]:
 
 
 def _print(claims: list[Claim]) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from vtbench.report.numbers import signed, with_interval
 
-    console = Console()
+    console = screen()
     table = Table(header_style="bold")
     for heading in ("metric", "px", "published", "stated protocol, source", "measured", "protocol", "difference", ""):
         table.add_column(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import typer
 
+from vtbench.console import echo, screen
 from vtbench.places import place
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def gathered(which: Sequence[str], out: str) -> list[Record]:
         return [find(folder, name) for name in which]
     records, problems = read_all(folder)
     for problem in problems:
-        print(f"vtbench: {problem}", file=sys.stderr)
+        echo(f"vtbench: {problem}", err=True)
     if not records:
         raise NoResults(f"no results in {folder}", "vtbench reconstruct --model tiny --suite demo makes the first")
     return records
@@ -73,12 +73,11 @@ def list_(
             }
             for r in records
         ]
-        typer.echo(text.dumps(plain(lines), indent=1))
+        echo(text.dumps(plain(lines), indent=1))
         return
     if not records:
-        typer.echo(f"no results in {out}" if not any((model, suite, dataset, status)) else "no result fits", err=True)
+        echo(f"no results in {out}" if not any((model, suite, dataset, status)) else "no result fits", err=True)
         return
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -95,7 +94,7 @@ def list_(
             str(len(r.rows)),
         )
         table.add_row(*map(Text, (*cells, r.status, r.started[:16].replace("T", " "))))
-    Console().print(table)
+    screen().print(table)
 
 
 @app.command("show")
@@ -110,16 +109,15 @@ def show(
 
     (record,) = gathered([run], out)
     if json:
-        typer.echo(dumps(record), nl=False)
+        echo(dumps(record), nl=False)
         return
-    from rich.console import Console
     from rich.text import Text
 
     from vtbench.comparable import flat
     from vtbench.report.terminal import provenance
     from vtbench.report.terminal import show as table
 
-    console = Console()
+    console = screen()
     table(record, console, everything=everything)
     for key, text in provenance(record).items():
         console.print(Text.assemble((f"{key:>9}  ", "dim"), text), soft_wrap=True)
@@ -152,5 +150,5 @@ def delete(
         if not yes:
             typer.confirm(f"Delete {name}?", abort=True)
         remove(folder, run_id)
-        typer.echo(f"deleted {name}")
+        echo(f"deleted {name}")
     write_table(folder)

@@ -9,6 +9,7 @@ import typer
 
 from vtbench.cli import options as opt
 from vtbench.cli.reconstruct import _json, _last_line, _numbers
+from vtbench.console import screen
 
 if TYPE_CHECKING:
     from vtbench.progress import Silent
@@ -63,6 +64,7 @@ def score(
     workers: opt.Workers = None,
     engine: opt.Engine = "local",
     loaders: opt.Loaders = None,
+    read_timeout: opt.ReadTimeout = 300.0,
     strict: opt.Strict = False,
     no_alarms: opt.NoAlarms = False,
     fresh: opt.Fresh = False,
@@ -92,6 +94,7 @@ def score(
         "workers": workers,
         "engine": engine,
         "loaders": loaders,
+        "read_timeout": read_timeout,
         "strict": strict,
         "alarms": not no_alarms,
         "fresh": fresh,
@@ -130,11 +133,9 @@ def _tell(results: list[Result], talk: Silent, out: str, json: bool, *, everythi
     if json:
         _json(results)
     else:
-        from rich.console import Console
-
         from vtbench.report.terminal import show
 
-        show([r.record for r in results], Console(), everything=everything)
+        show([r.record for r in results], screen(), everything=everything)
     _last_line(results, talk, out)
     if quit:
         _nothing_measured(results)

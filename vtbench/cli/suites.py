@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from vtbench.console import echo, screen
+
 app = typer.Typer(help="The suites: list them, show one.", no_args_is_help=True, rich_markup_mode=None)
 
 
@@ -27,9 +29,8 @@ def list_(json: bool = typer.Option(False, "--json", help="Print JSON on stdout.
             }
             for s in suites
         ]
-        typer.echo(text.dumps(rows, indent=1))
+        echo(text.dumps(rows, indent=1))
         return
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -38,18 +39,16 @@ def list_(json: bool = typer.Option(False, "--json", help="Print JSON on stdout.
     for s in suites:
         sizes = ", ".join(str(r) if r else "native" for r in s.resolutions)
         table.add_row(s.name, s.task, sizes, " ".join(m.name for m in s.metrics), s.title)
-    Console().print(table)
+    screen().print(table)
 
 
 @app.command("show")
 def show(name: str = typer.Argument(help="A suite's name, or the path of its TOML file.")) -> None:
     """A suite in full: data, controls, every metric with its protocols and their fields."""
-    from rich.console import Console
-
     from vtbench.suite import PARTS, load_suite
 
     suite = load_suite(name)
-    out = Console(highlight=False, markup=False)
+    out = screen(highlight=False, markup=False)
     out.print(
         f"{suite.name} (version {suite.version}, digest {suite.digest()})\n{suite.title}\n{suite.description}".rstrip()
     )

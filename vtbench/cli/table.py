@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from vtbench.console import echo
 from vtbench.places import place
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def table(
 
         replace_file(Path(output), text.encode())
     else:
-        typer.echo(text, nl=False)
+        echo(text, nl=False)
 
 
 def _named(names: list[str], records: list[Record], out: str) -> list[Record]:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from vtbench.console import echo, screen
+
 if TYPE_CHECKING:
     from vtbench.record import Record
 
@@ -147,10 +149,8 @@ def _print(records: list[Record], as_json: bool) -> None:
         from vtbench.record import plain
         from vtbench.table import rows
 
-        typer.echo(json.dumps(plain([line for record in records for line in rows(record)]), indent=1))
+        echo(json.dumps(plain([line for record in records for line in rows(record)]), indent=1))
         return
-    from rich.console import Console
-
     from vtbench.report.terminal import show
 
-    show(records, Console())
+    show(records, screen())

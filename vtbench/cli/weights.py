@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from vtbench.console import echo
+
 if TYPE_CHECKING:
     from vtbench.zoo.card import Card
 
@@ -30,16 +32,16 @@ def list_(
     if json:
         import json as text
 
-        typer.echo(
+        echo(
             text.dumps(
                 {"folders": [str(f) for f in (*weights.folders(), weights.hub_cache())], "files": rows}, indent=1
             )
         )
         return
     for folder in (*weights.folders(), weights.hub_cache()):
-        typer.echo(f"searched: {folder}{'' if folder.is_dir() else ' (not there)'}")
+        echo(f"searched: {folder}{'' if folder.is_dir() else ' (not there)'}")
     for row in rows:
-        typer.echo(f"{row['model']} {row['role']}: {row['path'] or 'not here'}")
+        echo(f"{row['model']} {row['role']}: {row['path'] or 'not here'}")
 
 
 def _files(card: Card) -> list[dict[str, str]]:
@@ -64,11 +66,11 @@ def show(name: str = typer.Argument(help="A model's name.")) -> None:
     from vtbench.zoo.spec import parse
 
     found = card(parse(name).name)
-    typer.echo(f"{found.title or found.name}; code: {found.code_licence or 'not stated'}; weights: {_licence(found)}")
+    echo(f"{found.title or found.name}; code: {found.code_licence or 'not stated'}; weights: {_licence(found)}")
     if not found.files:
-        typer.echo(f"hub repository: {found.hub}" if found.hub else "no weights of its own")
+        echo(f"hub repository: {found.hub}" if found.hub else "no weights of its own")
     for file in found.files_for(parse(name).params):
-        typer.echo("; ".join(f"{k} {v}" for k, v in _file(file).items()))
+        echo("; ".join(f"{k} {v}" for k, v in _file(file).items()))
 
 
 def _licence(card: Card) -> str:
@@ -87,12 +89,12 @@ def fetch(
     planned = plan_fetch(name)
     for wanted in planned:
         whole = "all of it" if wanted.whole else "the autoencoder (config.json and weights)"
-        typer.echo(f"from: huggingface.co/{wanted.repository}", err=True)
-        typer.echo(f"files: {whole if wanted.whole or not wanted.files else ', '.join(wanted.files)}", err=True)
-        typer.echo(f"licence on the card: {wanted.licence}", err=True)
-        typer.echo(f"licence on the hub: {licence_of(wanted.repository)}", err=True)
+        echo(f"from: huggingface.co/{wanted.repository}", err=True)
+        echo(f"files: {whole if wanted.whole or not wanted.files else ', '.join(wanted.files)}", err=True)
+        echo(f"licence on the card: {wanted.licence}", err=True)
+        echo(f"licence on the hub: {licence_of(wanted.repository)}", err=True)
     if not yes and not typer.confirm("Fetch under this licence?", err=True):
         raise typer.Exit(1)
     for wanted in planned:
         for path in retrieve(wanted, out):
-            typer.echo(str(path))
+            echo(str(path))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from vtbench.damage import BROKEN, reason
-from vtbench.errors import BadSample, UsageError
+from vtbench.errors import BadSample, Unread, UsageError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -108,6 +108,13 @@ def decode(content: bytes, name: str, exif: str = "apply") -> Image.Image:
     image = open_header(content, name)
     try:
         _load(image)
+    except MemoryError as error:
+        if not _room(image):
+            raise Unread(f"{name} found no memory to be decoded in ({image.width} x {image.height})") from error
+        raise BadSample(f"{name} is damaged: {reason(error)}", "Fetch it again or remove it") from error
+    except BROKEN as error:
+        raise BadSample(f"{name} is damaged: {reason(error)}", "Fetch it again or remove it") from error
+    try:
         turned = ImageOps.exif_transpose(image) if exif == "apply" else image
     except BROKEN as error:
         raise BadSample(f"{name} is damaged: {reason(error)}", "Fetch it again or remove it") from error
@@ -137,6 +144,15 @@ def _load(image: Image.Image) -> None:
             image.load()
         finally:
             ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
+def _room(image: Image.Image) -> bool:
+    """Whether there is memory for a picture: Pillow's decoders call damage, too, a lack of memory."""
+    try:
+        np.empty(4 * image.width * image.height + (16 << 20), np.uint8)
+    except MemoryError:
+        return False
+    return True
 
 
 def _to_rgb(image: Image.Image, name: str, format_: str) -> Image.Image:

@@ -11,12 +11,12 @@ The same pictures give the same digests whatever holds them:
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
@@ -24,6 +24,7 @@ import numpy as np
 
 from vtbench.damage import BROKEN
 from vtbench.data.decode import open_header, sniff
+from vtbench.data.reading import LIMIT, Hung, Readers
 from vtbench.data.sample import Face, Word
 from vtbench.data.sources import Source, Stamp
 from vtbench.errors import BadSample, VtbenchError
@@ -176,9 +177,9 @@ def _locked(file: IO[bytes]) -> Iterator[None]:
 
 
 def digest_all(
-    sources: Sequence[Source], cache: DigestCache, progress: Progress | None = None
+    sources: Sequence[Source], cache: DigestCache, progress: Progress | None = None, limit: float | None = LIMIT
 ) -> list[tuple[str, str] | str]:
-    """(digest, stored_as) of every source, or the reason why it cannot be read; remembered as it goes on."""
+    """(digest, stored_as) of every source, or the reason why it cannot be read; remembered as it goes on. limit: seconds for one."""
     stamps = [source.stamp() for source in sources]
     results: list[tuple[str, str] | str | None] = [cache.get(stamp) for stamp in stamps]
     missing = [i for i, result in enumerate(results) if result is None]
@@ -191,11 +192,16 @@ def digest_all(
             return error.message
 
     threads = min(8, _cores(), max(1, len(missing)))
-    with ThreadPoolExecutor(threads) as pool:
+    with Readers(threads, limit) as readers:
         for start in range(0, len(missing), 512):
             part = missing[start : start + 512]
             fresh: list[tuple[Stamp, str, str]] = []
-            for index, result in zip(part, pool.map(look, part)):
+            jobs = [readers.submit(sources[i].name, functools.partial(look, i)) for i in part]
+            for index, job in zip(part, jobs):
+                try:
+                    result = readers.result(job)
+                except Hung as error:
+                    result = str(error)
                 results[index] = result
                 stamp = stamps[index]
                 # a file that changed while it was read is not remembered

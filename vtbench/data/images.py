@@ -77,12 +77,13 @@ def class_labels(ids: Sequence[str]) -> list[int | None]:
 def walk(root: Path, listing: Listing) -> Iterator[tuple[str, str]]:
     """(path, path relative to the root with '/') of every file that is not hidden, depth first, by name.
 
-    What cannot be looked at goes to the listing's problems, what is hidden to its notes."""
-    yield from _walk(str(root), "", listing, ())
+    Links are followed; those that lead out of the root are counted. What cannot be looked at goes to the listing's problems, what is
+    hidden to its notes."""
+    yield from _walk(str(root), "", listing, (), os.path.join(os.path.realpath(root), ""))
 
 
 def _walk(
-    folder: str, relative: str, listing: Listing, above: tuple[tuple[int, int], ...]
+    folder: str, relative: str, listing: Listing, above: tuple[tuple[int, int], ...], root: str
 ) -> Iterator[tuple[str, str]]:
     status = os.stat(folder)
     here = (status.st_dev, status.st_ino)
@@ -112,8 +113,10 @@ def _walk(
         except OSError as error:
             listing.problems.append((name, f"cannot be looked at: {error.strerror or error}"))
             continue
+        if exists and entry.is_symlink() and not os.path.realpath(entry.path).startswith(root):
+            listing.note("links that lead out of the folder")
         if is_folder:
-            yield from _walk(entry.path, name + "/", listing, (*above, here))
+            yield from _walk(entry.path, name + "/", listing, (*above, here), root)
         elif exists and not entry.is_file():
             listing.note("files that are not images")  # sockets, pipes, devices
         elif exists:

@@ -15,6 +15,7 @@ from vtbench.data.canonical import canonical_ids
 from vtbench.data.identity import DigestCache, Progress, digest_all, revision, with_annotations
 from vtbench.data.images import image_stem
 from vtbench.data.metadata import with_metadata
+from vtbench.data.reading import LIMIT
 from vtbench.data.sample import NOTHING, Dataset, Entry, Listing, Reader, Sample
 from vtbench.errors import BadData, UnknownName
 from vtbench.places import is_url
@@ -42,6 +43,7 @@ def open_dataset(
     known: Mapping[str, str] = NOTHING,
     cache: Path | None = None,
     progress: Progress | None = None,
+    limit: float | None = LIMIT,
 ) -> Dataset:
     """List a dataset and give its samples their identity.
 
@@ -49,6 +51,7 @@ def open_dataset(
     one that fsspec reaches (``s3://``, ``gs://``, ``hf://``, ``memory://``; `vtbench.data.remote`).
     options: of the reader (`split`, `image`, ...), and `metadata`, a CSV file joined on the id. known: revision -> the dataset's name
     that a suite declares. cache: folder of the file that remembers digests. progress: called with (done, total) while hashing.
+    limit: seconds that one file may take to be read.
 
     Raises `BadData` (nothing there, duplicate ids, malformed annotations) and `UsageError` (unknown reader or option)."""
     listing = _reader(reader)(_local(where, options, cache), {**options, "cache": cache})
@@ -56,7 +59,7 @@ def open_dataset(
     if not entries and not problems:
         raise BadData(f"no images in {where}", f"Looked for {listing.searched}" if listing.searched else "")
     _refuse_duplicates(entries, where)
-    digests = digest_all([entry.source for entry in entries], DigestCache(cache), progress)
+    digests = digest_all([entry.source for entry in entries], DigestCache(cache), progress, limit)
     samples: list[Sample] = []
     for entry, found in zip(entries, digests):
         if isinstance(found, str):

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from vtbench.errors import BadSample
+from vtbench.errors import BadSample, Unread
 
 Stamp = tuple[str, int, int]
 """(path and place in the file, size in bytes, mtime in ns): the key of a cached digest."""
@@ -25,7 +25,7 @@ class Source(Protocol):
         ...
 
     def read(self) -> bytes | np.ndarray:
-        """The stored file's bytes, or uint8 RGB ``[H, W, 3]``. Raises `BadSample`."""
+        """The stored file's bytes, or uint8 RGB ``[H, W, 3]``. Raises `Unread` for a failing file system, `BadSample` for what was cut short."""
         ...
 
 
@@ -56,7 +56,7 @@ class FileSource:
             with open(self.path, "rb") as file:
                 content = file.read()
         except OSError as error:
-            raise BadSample(f"cannot read {self.path}: {error.strerror or error}") from error
+            raise Unread(f"cannot read {self.path}: {error.strerror or error}") from error
         if not content:
             raise BadSample(f"{self.path} is empty (0 bytes)")
         return content
@@ -89,7 +89,7 @@ class SpanSource:
                 file.seek(self.offset)
                 content = file.read(self.size)
         except OSError as error:
-            raise BadSample(f"cannot read {self.name}: {error.strerror or error}") from error
+            raise Unread(f"cannot read {self.name}: {error.strerror or error}") from error
         if len(content) != self.size:
             raise BadSample(f"{self.name} is cut short: {len(content)} of {self.size} bytes")
         return content
@@ -121,7 +121,7 @@ class ArraySource:
                 file.seek(self.offset + self.index * size)
                 content = file.read(size)
         except OSError as error:
-            raise BadSample(f"cannot read {self.name}: {error.strerror or error}") from error
+            raise Unread(f"cannot read {self.name}: {error.strerror or error}") from error
         if len(content) != size:
             raise BadSample(f"{self.name} is cut short: {len(content)} of {size} bytes")
         return np.frombuffer(content, dtype=np.uint8).reshape(self.shape)

@@ -15,6 +15,12 @@ from typing import IO, Any
 from vtbench.data.sources import file_stamp
 from vtbench.errors import BadData, VtbenchError
 
+RESERVE = 1 << 30
+"""Bytes that unpacking leaves free."""
+
+LOOK = 256 << 20
+"""Bytes between two looks at the disk."""
+
 
 def unpacked(path: str, options: Mapping[str, Any], ending: str, way_out: str, stream: Callable[[], IO[bytes]]) -> str:
     """Path of the unpacked copy of `path`, made from `stream()` unless it is there. options: `cache`, the folder.
@@ -32,7 +38,7 @@ def unpacked(path: str, options: Mapping[str, Any], ending: str, way_out: str, s
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=target.parent, suffix=".part")
         with os.fdopen(handle, "wb") as out, stream() as source:
-            shutil.copyfileobj(source, out, 1 << 20)
+            _copy(source, out, target.parent, path)
         os.replace(temporary, target)
     except (EOFError, zlib.error, ValueError, zipfile.BadZipFile) as error:
         raise BadData(f"{path} is damaged: {error}", "Fetch it again") from error
@@ -44,3 +50,16 @@ def unpacked(path: str, options: Mapping[str, Any], ending: str, way_out: str, s
         if temporary and os.path.exists(temporary):
             os.unlink(temporary)
     return str(target)
+
+
+def _copy(source: IO[bytes], out: IO[bytes], folder: Path, path: str) -> None:
+    """Unpack until the end, or until the disk is nearly full: an archive may hold a thousand times what it says."""
+    done = 0
+    while part := source.read(1 << 20):
+        if done % LOOK == 0 and shutil.disk_usage(folder).free < RESERVE + LOOK:
+            raise VtbenchError(
+                f"cannot unpack {path} into {folder}: after {done / 1e9:.1f} GB the disk would be full",
+                "Free some space, or choose another folder with --out",
+            )
+        out.write(part)
+        done += 1 << 20

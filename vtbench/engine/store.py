@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from vtbench.atomic import replace_file
+from vtbench.atomic import replace_file, sweep
 from vtbench.errors import VtbenchError
 from vtbench.places import Remote, place
 
@@ -174,9 +174,11 @@ class Store:
         return self.root / station[:2] / station / f"{chunk}{SUFFIX}"
 
     def describe(self, station: str, description: Mapping[str, Any]) -> None:
-        """Write down what a station is, once."""
+        """Write down what a station is, once; later runs sweep up what was left half written there."""
         path = self.root / station[:2] / station / "station.json"
-        if not path.is_file():
+        if path.is_file():
+            sweep(path.parent)
+        else:
             self._write(path, json.dumps(description, indent=1, sort_keys=True, default=list).encode())
 
     def get(self, station: str, chunk: str) -> Measured | None:

@@ -180,9 +180,7 @@ class Card:
         for file in files:
             if not file.wanted():
                 raise MissingWeights(f"{self.name} has no weights of its own", "Give a checkpoint with --weights")
-            found[file.role] = weights.find(
-                file.wanted(), what=f"of {self.title or self.name}", way_out=self.how_to_get(file)
-            )
+            found[file.role] = weights.find(file.wanted(), what=self.title or self.name, way_out=self.how_to_get(file))
         return found
 
     def how_to_get(self, file: File) -> str:

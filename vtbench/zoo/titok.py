@@ -229,4 +229,4 @@ def _files(card: Card, weights: Path | None) -> tuple[Path, Path]:
         files = card.locate(weights)
         return files["weights"], files["clip"]
     clip = next(file for file in card.files if file.role == "clip")
-    return weights, find(clip.wanted(), what="of CLIP's text encoder", way_out=card.how_to_get(clip))
+    return weights, find(clip.wanted(), what="CLIP's text encoder", way_out=card.how_to_get(clip))
