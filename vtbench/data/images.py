@@ -113,7 +113,7 @@ def _walk(
         except OSError as error:
             listing.problems.append((name, f"cannot be looked at: {error.strerror or error}"))
             continue
-        if exists and entry.is_symlink() and not os.path.realpath(entry.path).startswith(root):
+        if exists and entry.is_symlink() and not os.path.join(os.path.realpath(entry.path), "").startswith(root):
             listing.note("links that lead out of the folder")
         if is_folder:
             yield from _walk(entry.path, name + "/", listing, (*above, here), root)
