@@ -182,6 +182,11 @@ def test_missing_and_surplus_images_are_counted_and_named(layout, tmp_path):
     assert rows_of(result)["geneval_images", "all"].n == 4 * len(CHOSEN) - 2
 
 
+def test_a_folder_stands_for_a_generator_too(layout, scored, tmp_path):
+    given = Evaluator([SUITE], data=str(layout), out=str(tmp_path), device="cpu", alarms=False)(f"images:{layout}")
+    assert {k: r.value for k, r in rows_of(given).items()} == {k: r.value for k, r in rows_of(scored).items()}
+
+
 def test_folders_that_are_no_layout_and_metadata_that_is_none(tmp_path):
     with pytest.raises(BadData, match="not laid out like GenEval"):
         conditions(str(tmp_path))

@@ -12,7 +12,7 @@ from vtbench.evaluation import Evaluator
 from vtbench.progress import Silent
 from vtbench.result import Result
 from vtbench.suite import Suite, load_suite
-from vtbench.zoo.images import Images
+from vtbench.zoo.images import Images, condition_key
 
 LAYOUTS = ("geneval",)
 """Readers of conditions that find prompts beside the images."""
@@ -28,7 +28,7 @@ class ImagesOfPrompts(Images):
 
     def expect(self, conditions: Sequence[Condition], *, whole: bool) -> None:
         """Anything: images without a prompt are left out, and prompts without an image fail one by one."""
-        if not {c.id for c in conditions} & {*self._named, *self._broken}:
+        if not {condition_key(c.id) for c in conditions} & {*self._named, *self._broken}:
             raise UsageError(
                 f"no image in {self.where} belongs to a prompt", "GenEval's layout has them in 00000/samples/00000.png"
             )

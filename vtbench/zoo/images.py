@@ -22,14 +22,15 @@ if TYPE_CHECKING:
     from vtbench.data.sample import Sample
 
 _SAMPLES = re.compile(r"(?:^|(?<=/))samples/")
-_GENEVAL = re.compile(r"(?:^|.*/)(\d+)/samples/(\d+)$")
+_NUMBERS = re.compile(r"(\d+)/(\d+)")
 
 
-def _key(name: str) -> str:
-    """An image's name as a condition is called: GenEval's by its numbers, others without a folder `samples`, kept images' underscores as folders."""
-    if found := _GENEVAL.match(name):
-        return "/".join(f"{int(n):05d}" for n in found.groups())
-    return _SAMPLES.sub("", name.replace("__", "/"))
+def condition_key(name: str) -> str:
+    """What an image and its condition have in common: without GenEval's folder `samples`, kept images' underscores as folders, and the numbers of a
+    prompt and of its image however many digits they are written with."""
+    plain = _SAMPLES.sub("", name.replace("__", "/"))
+    found = _NUMBERS.fullmatch(plain)
+    return f"{int(found[1]):05d}/{int(found[2]):05d}" if found else plain
 
 
 class Images(Generator):
@@ -41,8 +42,8 @@ class Images(Generator):
     def __init__(self, *, at: str) -> None:
         self.where = at
         dataset = open_dataset(at)
-        self._broken = {_key(name): why for name, why in dataset.problems}
-        self._named = {_key(s.id): s for s in dataset.samples}
+        self._broken = {condition_key(name): why for name, why in dataset.problems}
+        self._named = {condition_key(s.id): s for s in dataset.samples}
         if len(self._named) != len(dataset.samples):
             raise BadData(f"two images in {at} belong to the same condition", "Keep one of each")
         self._ranked = _numbered(dataset.samples) or list(dataset.samples)
@@ -51,7 +52,7 @@ class Images(Generator):
 
     def expect(self, conditions: Sequence[Condition], *, whole: bool) -> None:
         """Match the images with all the conditions of a run. Raises `UsageError` for surplus or too few images, and for names of other conditions."""
-        wanted = {c.id for c in conditions}
+        wanted = {condition_key(c.id) for c in conditions}
         have = {*self._named, *self._broken}
         if not wanted & have and all(c.caption is None for c in conditions):
             if whole and len(have) != len(conditions):
@@ -80,12 +81,12 @@ class Images(Generator):
 
         arrays = []
         for condition in conditions:
-            sample = self._named.get(condition.id)
+            sample = self._named.get(condition_key(condition.id))
             if sample is None and condition.caption is None and condition.id.isdigit():
                 place = int(condition.id)
                 sample = self._ranked[place] if place < len(self._ranked) else None
             if sample is None:
-                why = self._broken.get(condition.id)
+                why = self._broken.get(condition_key(condition.id))
                 raise BadSample(why or f"no image of '{condition.id}' in {self.where}")
             arrays.append(np.asarray(sample.image(exif="ignore")))
         if len({a.shape for a in arrays}) > 1:
