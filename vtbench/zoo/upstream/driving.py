@@ -37,6 +37,14 @@ def within(folder: str | Path) -> Iterator[None]:
         os.chdir(before)
 
 
+def bare(name: str, folder: str | Path) -> None:
+    """Offer a package of the authors' without running its ``__init__``, where that imports what the tokenizer does not need."""
+    if name not in sys.modules:
+        module = ModuleType(name)
+        module.__path__ = [str(folder)]  # type: ignore[attr-defined]
+        sys.modules[name] = module
+
+
 def device_of_tensors() -> None:
     """Let ``tensor.get_device()`` give the device itself: upstream code moves tensors with its number, which is -1 on a CPU."""
     import torch

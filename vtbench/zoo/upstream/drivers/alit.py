@@ -173,4 +173,4 @@ def small(*, source: str, folder: str, seed: int = 0) -> dict[str, Any]:
     base = _base(source, 32, [1, 1, 1, 1, 2], 1, 64, 256)
     net = _tokenizer(source, base, (320, 2, 8), (320, 2, 8), vq_codebook_size=64, vq_token_dim=12)
     file = driving.save(net, f"{folder}/alit_small_vqgan_quantized_latents.pth", "ema")
-    return {"weights": {"weights": file}, "params": {"heads": 8}}
+    return {"weights": {"weights": file}, "params": {"heads": 8, "quality": 0.45}}

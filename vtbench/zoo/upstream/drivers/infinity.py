@@ -9,8 +9,6 @@ from __future__ import annotations
 import importlib
 import itertools
 import sys
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,11 +19,7 @@ VERSION = 1
 
 def _package(source: str) -> Any:
     """The authors' tokenizer package, without ``infinity.models``' own imports (the generator and its attention kernels)."""
-    name = "infinity.models"
-    if name not in sys.modules:
-        module = ModuleType(name)
-        module.__path__ = [str(Path(source) / "infinity" / "models")]
-        sys.modules[name] = module
+    driving.bare("infinity.models", f"{source}/infinity/models")
     return importlib.import_module("infinity.models.bsq_vae.vae")
 
 
