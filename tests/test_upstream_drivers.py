@@ -51,6 +51,8 @@ MODELS = {  # what `load` makes of the published checkpoint, its network apart
     "selftok": lambda d: d.Selftok(Anything(), 32768, 512, "cpu", False),
     "tokenflow": lambda d: d.TokenFlow(Anything(scale_rq_layers=[1, 2, 4, 6, 8, 10, 12, 14, 16]), 32768, 256),
 }
+BITS = {"alit": 256 * 12, "karl": 256 * 12, "lavit": 256 * 14, "dualvitok": 81 * 15 + 256 * np.log2(98304)}
+"""Where the card gives no number: lengths that vary (here the greatest), streams of different sizes."""
 
 
 def _lavit():
@@ -78,8 +80,7 @@ def test_tokens_and_bits_are_those_of_the_card(name):
     assert not set(told) - set(DESCRIPTION)
     assert int(tokens.positions()[0]) == known.tokens
     assert told["resolution"] == known.resolution
-    if known.bits is not None:
-        assert float(tokens.bits()[0]) == pytest.approx(known.bits)
+    assert float(tokens.bits()[0]) == pytest.approx(known.bits or BITS[name])
     if "budgets" in told:
         assert told["budgets"][-1] == told["max_tokens"] == known.tokens
 
