@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from vtbench.errors import BadWeights, UsageError
+from vtbench.zoo.card import card as card_of
 from vtbench.zoo.tiny import WEIGHTS, Tiny, load_net
 from vtbench.zoo.tiny_network import TinyNet, detail_flags, dispersed_order, spread
 
@@ -202,3 +203,6 @@ def test_reads_more_words_than_the_floor_of_jpeg_with_fewer_bits(quality: Module
     assert ours["words"] == floor["words"] >= 90
     assert ours["bits"] <= floor["bits"]
     assert ours["t_acc"] > floor["t_acc"] + 0.05
+    card = card_of("tiny").measured["demo-words-rapidocr"]
+    assert ours["t_acc"] == pytest.approx(card["t_acc"][-1], abs=0.04)
+    assert floor["t_acc"] == pytest.approx(card["jpeg_floor"]["t_acc"], abs=0.04)
