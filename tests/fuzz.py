@@ -714,14 +714,14 @@ def one(reader: Reader, rng: random.Random, folder: Path, seeds: Sequence[Mappin
 
 
 @contextlib.contextmanager
-def limited(seconds: float = LIMIT_SECONDS) -> Iterator[None]:
+def limited() -> Iterator[None]:
     """Raise `Hang` in a block that takes too long."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise Hang
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, LIMIT_SECONDS)
     try:
         yield
     finally:
