@@ -46,7 +46,7 @@ def apart(options: Options) -> bool:
     return asked
 
 
-def named(spec: str, weights: str | None, options: Options) -> Named:
+def named(spec: str, weights: str | None, options: Options, task: str = "") -> Named:
     """How another process loads a model, from wherever it stands."""
     name, colon, rest = spec.partition(":")
     if name.endswith(".py"):
@@ -57,6 +57,7 @@ def named(spec: str, weights: str | None, options: Options) -> Named:
         state_key=options.state_key,
         allow_code=options.allow_code,
         upstream=options.upstream,
+        task=task,
     )
 
 

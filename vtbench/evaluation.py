@@ -168,6 +168,7 @@ class Evaluator:
     def load(self, spec: str) -> Model:
         """A model of the zoo, by what stands after `--model`."""
         o = self.options
+        task = "generate" if all(opened.conditions is not None for opened in self.opened) else ""
         weights = o.weights if spec not in {c for opened in self.opened for c in opened.suite.controls} else None
         model = zoo.load_model(
             spec,
@@ -177,8 +178,9 @@ class Evaluator:
             dtype=o.dtype,
             allow_code=o.allow_code,
             upstream=o.upstream,
+            task=task,
         )
-        model.named = named(spec, weights, o)  # type: ignore[attr-defined]
+        model.named = named(spec, weights, o, task)  # type: ignore[attr-defined]
         for note in zoo.notes(model):
             self.talk.say(f"{spec}: {note}")
         return model

@@ -143,5 +143,5 @@ def _needs_tokens(cell: Cell, model: Model, known: Known) -> str:
     if any(e.takes == "tokens" for e in kinds) and not model.capabilities.gives_tokens:
         return f"{model.name} gives no tokens"
     if any(e.name == "costs" for e in kinds):
-        return "is a cost of tokenizers: a generator has generation_seconds"
+        return "is a cost of tokenizers; a generator has those of the protocol generation-costs"
     return ""

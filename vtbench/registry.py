@@ -39,6 +39,7 @@ EXTRACTOR_TARGETS: dict[str, str] = {
     "costs": "vtbench.extractors.costs:Costs",
     "detections": "vtbench.extractors.detections:Detections",
     "answers": "vtbench.extractors.answers:Answers",
+    "generation_costs": "vtbench.extractors.generation_costs:GenerationCosts",
     "alarms": "vtbench.extractors.alarms:PairLook",
     "alarms-set": "vtbench.extractors.alarms:SetLook",
 }

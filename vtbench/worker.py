@@ -35,6 +35,7 @@ class Named:
     state_key: str = "auto"
     allow_code: bool = False
     upstream: str | None = None
+    task: str = ""
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,7 @@ def load(model: Named | Model, device: str, dtype: str) -> Model:
         dtype=dtype,
         allow_code=model.allow_code,
         upstream=model.upstream,
+        task=model.task,
     )
     if model.revision and made.revision != model.revision:
         raise VtbenchError(

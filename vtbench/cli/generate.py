@@ -88,7 +88,7 @@ def generate(
     from vtbench.zoo.spec import with_states
 
     for spec in model:
-        zoo.check(spec)
+        zoo.check(spec, "generate")
     group = join()
     talk = talker() if group.first else Silent()
     evaluator = Evaluator(

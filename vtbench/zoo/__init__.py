@@ -48,7 +48,7 @@ def load_generator(spec: str, **how: Any) -> Generator:
     """A generator by its spec; `how` as for `load_model`. Raises `UsageError` when it is a tokenizer."""
     from vtbench.api import Generator
 
-    model = load_model(spec, **how)
+    model = load_model(spec, task="generate", **how)
     if not isinstance(model, Generator):
         raise UsageError(
             f"{model.name} is a tokenizer: it makes no images from conditions",
@@ -66,10 +66,11 @@ def load_model(
     dtype: str = "float32",
     allow_code: bool = False,
     upstream: str | Path | None = None,
+    task: str = "",
 ) -> Model:
     """The model that a spec names: ``tiny:tokens=64``, ``jpeg:quality=30``, ``diffusers:FOLDER``, ``precomputed:DIR``, ``FILE.py:build,k=v``, ``pkg.mod:attr``.
 
-    weights: a checkpoint instead of the card's. state_key: which state of it (``name:state_key=ema`` stands before). upstream: a checkout of the authors' code. Raises `UnknownName` (nearest names), `UsageError` (a wrong parameter), `MissingWeights`, `BadWeights`,
+    weights: a checkpoint instead of the card's. state_key: which state of it (``name:state_key=ema`` stands before). upstream: a checkout of the authors' code. task: `generate` where a name stands for a tokenizer and a generator (``diffusers:``). Raises `UnknownName` (nearest names), `UsageError` (a wrong parameter), `MissingWeights`, `BadWeights`,
     `MissingPackage`; a system that has no adapter yet raises `VtbenchError` with what is missing and how to get it."""
     from vtbench.zoo.card import card as card_of
 
@@ -91,7 +92,7 @@ def load_model(
                     "A folder of weights: diffusers:PATH; reconstructions: precomputed:DIR",
                 ) from error
             raise
-        model = _make(_adapter(card), asked, card, weights, state_key, allow_code, upstream)
+        model = _make(_adapter(card, task), asked, card, weights, state_key, allow_code, upstream)
         model.name = asked.name
     if not model.revision:
         raise VtbenchError(f"the model {spec} has no revision", "Its adapter must set one: a digest of its weights")
@@ -115,20 +116,20 @@ def notes(model: Model) -> tuple[str, ...]:
     )
 
 
-def check(spec: str) -> None:
+def check(spec: str, task: str = "") -> None:
     """Raise what `load` would raise before it looks for weights: an unknown name, a system without an adapter, a missing package."""
     from vtbench.zoo.card import card as card_of
 
     asked = parse(spec)
     if not asked.is_code() and "/" not in asked.name:
-        _adapter(card_of(asked.name))
+        _adapter(card_of(asked.name), task)
 
 
-def _adapter(card: Card) -> Any:
+def _adapter(card: Card, task: str = "") -> Any:
     """The callable of a card, or the one line that says why there is none."""
     from vtbench.errors import MissingPackage
 
-    where = card.adapter
+    where = card.generator if task == "generate" and card.generator else card.adapter
     why = card.why_not()
     if not where or (isinstance(where, str) and why and why == card.missing):
         raise VtbenchError(f"{card.title or card.name} does not run here: {why}", card.get or _elsewhere(card))

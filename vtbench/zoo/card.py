@@ -72,7 +72,7 @@ class Card:
     """What is known of a system.
 
     name: as after ``--model``. adapter: ``module:attribute``, or the callable itself; absent until there is one, and then `missing` says in one line what is
-    missing and `get` how to get it. form: ``1d``, ``2d``, ``multiscale``, ``codec``, ``latent2d``, ``latent1d``, ... kind: of the tokens. tokens: of one image at `resolution`
+    missing and `get` how to get it. generator: the adapter of the same name for `vtbench generate`, where there are two. form: ``1d``, ``2d``, ``multiscale``, ``codec``, ``latent2d``, ``latent1d``, ... kind: of the tokens. tokens: of one image at `resolution`
     (with `tokens_min` when it varies). codebook: sizes, one per codebook of a position. bits: nominal bits of one image at `resolution`. parameters: in millions.
     value_range: what the network itself wants; the adapter converts. in_domain: data sets that the model was trained on (or on whose distribution). packages:
     modules that the adapter imports beyond vtbench's own. signature: a few keys with shapes that tell the checkpoint from all others, where `vtbench.zoo.layout` has no full list. published: numbers that its
@@ -85,6 +85,7 @@ class Card:
     family: str = ""
     route: str = "catalogue"
     adapter: Any = ""
+    generator: str = ""
     missing: str = ""
     get: str = ""
     code: str = ""
