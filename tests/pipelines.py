@@ -8,16 +8,12 @@ from pathlib import Path
 from typing import Any
 
 
-def stable_diffusion(where: Path, *, seed: int = 0) -> Path:
-    """Write a Stable Diffusion pipeline in the library's layout: images of 32 pixels, prompts of letters. Returns its folder."""
-    import diffusers
-    import torch
+def clip_tokenizer(where: Path) -> tuple[Any, dict[str, int]]:
+    """CLIP's tokenizer over letters alone, of 16 positions, with its vocabulary."""
     import transformers
 
-    torch.manual_seed(seed)
     letters = [chr(c) for c in range(97, 123)]
     vocab = {t: i for i, t in enumerate([*letters, *[c + "</w>" for c in letters], "<|startoftext|>", "<|endoftext|>"])}
-    where.mkdir(parents=True)
     (where / "vocab.json").write_text(json.dumps(vocab))
     (where / "merges.txt").write_text("#version: 0.2\n")
     try:
@@ -25,6 +21,18 @@ def stable_diffusion(where: Path, *, seed: int = 0) -> Path:
     except (TypeError, AttributeError):
         tokenizer = transformers.CLIPTokenizer(vocab=vocab, merges=[])
     tokenizer.model_max_length = 16
+    return tokenizer, vocab
+
+
+def stable_diffusion(where: Path, *, seed: int = 0) -> Path:
+    """Write a Stable Diffusion pipeline in the library's layout: images of 32 pixels, prompts of letters. Returns its folder."""
+    import diffusers
+    import torch
+    import transformers
+
+    torch.manual_seed(seed)
+    where.mkdir(parents=True)
+    tokenizer, vocab = clip_tokenizer(where)
     text = transformers.CLIPTextModel(
         transformers.CLIPTextConfig(
             vocab_size=len(vocab),

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.linalg
+import torch
 from PIL import Image
 from toys import Blots, Patches
 
-from vtbench.api import Condition
+from vtbench.api import Condition, View
+from vtbench.cli.generate import beside, variants
 from vtbench.data.conditions import labels, prompts
 from vtbench.engine.chunks import seed_of
 from vtbench.errors import BadData, BadSample, UsageError
 from vtbench.evaluation import Evaluator
 from vtbench.generating import generate, unmade
+from vtbench.record import DatasetInfo, ModelInfo, Record, Row, SuiteInfo
+from vtbench.record import write as write_record
+from vtbench.seeds import over_seeds
 from vtbench.suite import load_suite
+from vtbench.view import see
 from vtbench.zoo.images import Images
 
 SUITE = """
@@ -213,3 +220,132 @@ def test_unreadable_and_wrong_images_are_failures_with_their_names(tmp_path):
         generate(model, [items[3]], 0, None, 32)
     with pytest.raises(BadSample, match="gave an image of 16 x 16 pixels, not 32 x 32"):
         generate(model, [items[4]], 0, None, 32)
+
+
+# ---------------------------------------------------------------------------------- several seeds, decoders, prompts
+
+
+def flat_features(monkeypatch):
+    """Inception's place taken by the mean colours of 2 x 2 patches, so that distances can be checked by hand."""
+    from vtbench import registry
+    from vtbench.api import Rows
+
+    class Patches16:
+        name, version, takes = "inception", 1, "images"
+
+        def __init__(self, args):
+            self.args = args
+
+        def identity(self):
+            return {"weights": "sha256:none"}
+
+        def open(self, device):
+            pass
+
+        def __call__(self, batch, heads):
+            small = torch.nn.functional.adaptive_avg_pool2d(batch.images, 2).flatten(1)
+            return {h: Rows(small.numpy()) for h in heads}
+
+    monkeypatch.setitem(registry.EXTRACTOR_TARGETS, "inception", Patches16)
+
+
+FID = """
+[[metrics]]
+name = "fid"
+protocols = ["adm-gfid"]
+"""
+
+
+def test_several_seeds_have_records_of_their_own_and_a_summary(suite, tmp_path, photos, monkeypatch):
+    flat_features(monkeypatch)
+    with open(suite, "a") as file:
+        file.write(FID)
+    evaluator = Evaluator(suite, out=str(tmp_path / "out"), device="cpu", reference=str(photos))
+    model = Blots()
+    found = over_seeds(evaluator, model, 3)
+    assert model.calls == 36 and len(list((tmp_path / "out/records").glob("*.json"))) == 4
+    summary, runs = found.records[0], found.records[1:]
+    values = [next(r.value for r in run.rows if r.metric == "fid") for run in runs]
+    cells = {(r.metric, r.slice): r for r in summary.rows}
+    assert cells["fid", "seeds=3"].value == pytest.approx(np.mean(values))
+    assert cells["fid", "seeds=3;of=std"].value == pytest.approx(np.std(values, ddof=1)) and len(set(values)) == 3
+    means = [small_means(model, seed) for seed in range(3)]
+    units = [m / np.linalg.norm(m, axis=1, keepdims=True) for m in means]
+    wanted = np.mean([1 - (units[i] * units[j]).sum(1) for i, j in ((0, 1), (0, 2), (1, 2))])
+    assert cells["seed_diversity", "features=pool3;seeds=3"].value == pytest.approx(wanted, rel=1e-5)
+    assert summary.options["seeds"] == [0, 1, 2] and evaluator.options.seed == 0
+
+
+def small_means(model, seed):
+    images = generate(model, unmade(labels(4, 12).samples), seed, None, 32).images
+    grid = (images * 255).round() / 255
+    return torch.nn.functional.adaptive_avg_pool2d(grid, 2).flatten(1).double().numpy()
+
+
+def test_statistics_stand_for_the_reference(suite, tmp_path, photos, monkeypatch):
+    from vtbench import reference as references
+
+    flat_features(monkeypatch)
+    monkeypatch.setattr(references, "ARRAYS", {"pool3": ("mu", "sigma", 12)})
+    with open(suite, "a") as file:
+        file.write(FID)
+    rng = np.random.default_rng(0)
+    rows = rng.normal(0.5, 0.1, (50, 12))
+    path = tmp_path / "reference.npz"
+    np.savez(path, mu=rows.mean(0), sigma=np.cov(rows, rowvar=False))
+    with pytest.raises(UsageError, match="does not say under which protocol"):
+        run(suite, tmp_path, Blots(), reference=str(path))
+    found = run(suite, tmp_path, Blots(), reference=str(path), reference_protocol="adm")
+    row = next(r for r in found.record.rows if r.metric == "fid")
+    assert row.status == "ok" and row.notes["reference"] == "statistics" and row.n == 12
+    made = small_means(Blots(), 0)
+    covariances = np.cov(made, rowvar=False), np.cov(rows, rowvar=False)
+    root = scipy.linalg.sqrtm(covariances[0] @ covariances[1]).real
+    wanted = ((made.mean(0) - rows.mean(0)) ** 2).sum() + np.trace(covariances[0] + covariances[1] - 2 * root)
+    assert row.value == pytest.approx(wanted, rel=1e-3)
+    assert found.record.dataset.name == "statistics:reference"
+
+
+def test_seeds_of_stored_images_are_refused(suite, tmp_path):
+    folder = write(tmp_path / "made", [f"{i:06d}" for i in range(12)])
+    with pytest.raises(UsageError, match="draws nothing"):
+        over_seeds(Evaluator(suite, out=str(tmp_path / "out"), device="cpu"), Images(at=str(folder)), 2)
+
+
+def test_a_command_asks_for_guidance_none_and_best_at_once():
+    assert variants(["rar-b", "x:a=1"], "none,best,2", None) == [
+        "rar-b:guidance=none", "rar-b", "rar-b:guidance=2", "x:a=1,guidance=none", "x:a=1", "x:a=1,guidance=2",
+    ]  # fmt: skip
+    assert variants(["rar-b"], None, "maskbit-12bit") == ["rar-b:decoder=maskbit-12bit"]
+
+
+def test_the_decoders_rfid_stands_beside_the_gfid(tmp_path):
+    rfid = record(name="vq", fid=2.0, suite="reconstruction-256")
+    gfid = record(name="gen", fid=5.0, suite="generation-imagenet-256")
+    gfid = gfid.model_copy(update={"model": gfid.model.model_copy(update={"params": {"decoder": "vq"}})})
+    write_record(rfid, tmp_path)
+    (line,) = beside([gfid], tmp_path)
+    assert line == "gen:decoder=vq decodes with vq: rFID 2 (adm, imagenet-val, n = 50000)"
+    assert beside([rfid], tmp_path) == []
+
+
+def record(*, name, fid, suite):
+    row = Row(protocol="adm", metric="fid", value=fid, n=50000, higher_is_better=False)
+    return Record(
+        run_id="a" * 12,
+        model=ModelInfo(name=name),
+        suite=SuiteInfo(name=suite, version=1),
+        dataset=DatasetInfo(name="imagenet-val"),
+        rows=[row],
+    )
+
+
+def test_generated_images_of_another_size_are_prepared_like_the_reference():
+    pixels = torch.rand(2, 3, 48, 64, generator=torch.Generator().manual_seed(0))
+    view = View(resize="short-side-crop:pil:bicubic:True", size=32)
+    seen = see(pixels, unmade(labels(1, 2).samples), view, truth=False)
+    grid = (pixels * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    small = np.asarray(Image.fromarray(grid[0]).resize((42, 32), Image.Resampling.BICUBIC).crop((5, 0, 37, 32)))
+    assert np.array_equal((seen[0] * 255).round().byte().permute(1, 2, 0).numpy(), small)
+    native = see(pixels, unmade(labels(1, 2).samples), View(frame="source"), truth=False)
+    assert np.array_equal(native[1], grid[1])

@@ -136,7 +136,9 @@ def test_draws_follow_the_distribution_and_belong_to_their_image() -> None:
     assert torch.equal(Draws([5, 7], torch.device("cpu")).uniform(3)[1], alone[0])
 
 
-@pytest.mark.parametrize("name", [c.name for c in cards.cards() if c.form == "generator" and c.route == "own"])
+@pytest.mark.parametrize(
+    "name", [c.name for c in cards.cards() if c.form == "generator" and c.route == "own" and c.files]
+)
 def test_cards_of_generators_name_an_adapter_a_decoder_and_a_file(name: str) -> None:
     card = cards.card(name)
     assert issubclass(resolve(card.adapter), TokenGenerator)

@@ -141,6 +141,9 @@ class Evaluator:
         self._opened_networks: set[int] = set()
         self._controls: dict[str, Model] = {}
         self._apart = apart(self.options)
+        self.read: dict[str, tuple[Plan, Reducer]] | None = (
+            None  # what the last runs were read with, when a caller wants it
+        )
 
     def __call__(self, model: Model | str, *, step: int | None = None, command: str | None = None) -> Result:
         """Measure one model under every suite, its controls beside it.
@@ -267,6 +270,8 @@ class Evaluator:
         bench._open = self._opened_networks
         store = Store(o.store(), self.talk.warn)
         reducer, worked = self._measure(model, plan, opened, bench, store)
+        if self.read is not None:
+            self.read[suite.name] = plan, reducer
         if not ranks().first or o.chunks is not None:
             return None
         with bench.stage("metrics"):

@@ -161,7 +161,7 @@ def _station(
     model = need.at.model()
     if model and exact is not None:
         view = need.view
-        if not exact and resolution is not None and view.frame == "model":
+        if not exact and resolution is not None and view.frame == "model" and fields.get("fit") != "none":
             how = ("fit", "library", "filter", "antialias")
             view = replace(view, resize=":".join(str(fields.get(k, "")) for k in how), size=resolution)
         asked = Prepared(FROM_CONDITIONS, resolution if exact else None)

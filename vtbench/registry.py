@@ -39,6 +39,7 @@ EXTRACTOR_TARGETS: dict[str, str] = {
     "costs": "vtbench.extractors.costs:Costs",
     "detections": "vtbench.extractors.detections:Detections",
     "answers": "vtbench.extractors.answers:Answers",
+    "clip_score": "vtbench.extractors.clip_score:CLIPScore",
     "generation_costs": "vtbench.extractors.generation_costs:GenerationCosts",
     "alarms": "vtbench.extractors.alarms:PairLook",
     "alarms-set": "vtbench.extractors.alarms:SetLook",

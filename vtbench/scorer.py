@@ -69,6 +69,7 @@ class Scorer(Evaluator):
             raise UsageError(f"--pairing {pairing}: auto, ids or none")
         self._extractors, self._opened_networks, self._controls = {}, set(), {}
         self._apart = apart(self.options)
+        self.read = None
         names = (suites,) if isinstance(suites, (str, Suite)) else tuple(suites)
         loaded = [n if isinstance(n, Suite) else load_suite(n, extra_protocols=self.options.protocol) for n in names]
         self.reference = Reference.open(

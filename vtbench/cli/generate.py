@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vtbench.cli import options as opt
 from vtbench.cli.reconstruct import _dry_run, _json, _last_line, _numbers, _print
+
+if TYPE_CHECKING:
+    from vtbench.record import Record
 
 
 def generate(
@@ -63,6 +67,13 @@ def generate(
     loaders: opt.Loaders = None,
     read_timeout: opt.ReadTimeout = 300.0,
     seed: opt.Seed = 0,
+    seeds: Annotated[
+        int,
+        typer.Option(
+            envvar="VTBENCH_SEEDS",
+            help="Measure with N seeds from --seed on; rows say the mean, the spread and the diversity over them.",
+        ),
+    ] = 1,
     keep_images: Annotated[
         str, typer.Option(envvar="VTBENCH_KEEP_IMAGES", help="Keep the images as PNG: none, sample, all.")
     ] = "none",
@@ -85,6 +96,7 @@ def generate(
     from vtbench.evaluation import Evaluator
     from vtbench.progress import Silent, talker
     from vtbench.ranks import join
+    from vtbench.seeds import over_seeds
     from vtbench.zoo.spec import with_states
 
     for spec in model:
@@ -127,7 +139,7 @@ def generate(
     if dry_run:
         _dry_run(evaluator, specs)
         return
-    results = [evaluator(spec) for spec in specs]
+    results = [evaluator(spec) if seeds == 1 else over_seeds(evaluator, spec, seeds) for spec in specs]
     if not group.first:
         return
     if chunks is not None:
@@ -137,9 +149,31 @@ def generate(
         _json(results)
     else:
         _print(results)
+        for line in beside([r for result in results for r in result.records], Path(out)):
+            typer.echo(line)
     _last_line(results, talk, out)
     if all(row.status in ("skipped", "failed") for result in results for row in result.rows()):
         raise typer.Exit(1)
+
+
+def beside(records: Sequence[Record], out: Path) -> list[str]:
+    """A line for every token generator whose decoder has an rFID among the results: what the decoder alone loses."""
+    from vtbench.record import label, read_all
+    from vtbench.report.numbers import number
+
+    kept, lines = read_all(out)[0], []
+    for record in records:
+        decoder = record.model.params.get("decoder")
+        for other in kept if decoder else ():
+            rows = [r for r in other.rows if r.metric == "fid" and r.slice == "all" and r.value is not None]
+            if other.model.name != decoder or other.suite.name == record.suite.name:
+                continue
+            for row in rows:
+                value = number(row.value, row.ci_low, row.ci_high)
+                lines.append(
+                    f"{label(record)} decodes with {decoder}: rFID {value} ({row.protocol}, {other.dataset.name}, n = {row.n})"
+                )
+    return list(dict.fromkeys(lines))
 
 
 def variants(specs: Sequence[str], guidance: str | None, decoder: str | None) -> list[str]:
