@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -18,14 +19,15 @@ def _needs(p: Fields, *heads: str) -> Mapping[str, Need]:
 
 @metric(
     "token_sensitivity",
-    needs=lambda p: _needs(p, "sensitivity_l1", "sensitivity_l2", "sensitivity_own"),
+    needs=lambda p: _needs(p, "sensitivity_l1", "sensitivity_l2", "sensitivity_own", "sensitivity_grid"),
     fields=PROBES,
     title="Change of the decode when one token is replaced by a uniform id: mean over positions, per image",
     source="mean absolute (l1) and root mean square (l2) change in [0, 1]; `own`: the share inside the token's own cell",
     tolerance=1e-2,
 )
 def token_sensitivity(m: Measurements, p: Fields) -> Iterator[Value]:
-    """On the first `probe_images` images of the set. The map over the positions (mean over the images) is in the notes."""
+    """On the first `probe_images` images of the set. The map over the positions (mean over the images) is in the notes, with the grid's height and width where there is one."""
+    grid = [int(n) for n in m["sensitivity_grid"].array().ravel()]
     for name in ("l1", "l2", "own"):
         found = np.asarray(m[f"sensitivity_{name}"].array(), np.float64)
         if not found.size:
@@ -37,7 +39,12 @@ def token_sensitivity(m: Measurements, p: Fields) -> Iterator[Value]:
             why = "the tokens are no grid, so none has a cell of its own" if name == "own" else "no change was measured"
             yield Value(status="skipped", why=why, slice=f"change={name}")
             continue
-        notes = {"profile": [round(float(v), 6) for v in np.nanmean(found, axis=0)], "images": len(found)}
+        notes: dict[str, Any] = {
+            "profile": [round(float(v), 6) for v in np.nanmean(found, axis=0)],
+            "images": len(found),
+        }
+        if len(grid) == 2:
+            notes["grid"] = grid
         per_image = np.nanmean(found, axis=1)
         image = np.arange(len(found))
         yield Value(samples=per_image, image=image, slice=f"change={name}", notes=notes, keep=False)
@@ -81,7 +88,8 @@ def prefix_psnr(m: Measurements, p: Fields) -> Iterator[Value]:
     image = np.arange(len(psnr))
     for k, column in zip(budgets.tolist(), psnr.T):
         yield Value(samples=column, image=image, slice=f"k={k}", keep=False)
-    yield Value(samples=area(budgets, psnr), image=image, keep=False)
+    curve = {"tokens": budgets.tolist(), "PSNR": psnr.mean(axis=0).tolist()}
+    yield Value(samples=area(budgets, psnr), image=image, notes={"curve": curve}, keep=False)
 
 
 def area(budgets: np.ndarray, quality: np.ndarray) -> np.ndarray:

@@ -89,3 +89,34 @@ def test_a_model_without_a_codebook_is_told_so(photos: Path, tmp_path: Path) -> 
     rows = _measure("token-semantics", photos, tmp_path / "out", resolution=64)
     assert "no codebook of 16 vectors" in rows["procrustes_residual", "all"].why
     assert "no labels" in rows["linear_accuracy", "all"].why
+
+
+def test_all_five_plots_are_drawn_as_pictures_and_in_the_report(photos: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("jinja2")
+    from vtbench.evaluation import Evaluator
+    from vtbench.report.html import page
+    from vtbench.tokens.plots import write_plots
+
+    suite = tmp_path / "plots.toml"
+    laws = ("zipf_exponent", "heaps_slope", "entropy_per_position")
+    entries = [f'{{ name = "{name}", protocols = ["tokens"] }}' for name in laws]
+    entries += [
+        f'{{ name = "{name}", protocols = ["token-robustness"] }}' for name in ("prefix_psnr", "token_sensitivity")
+    ]
+    suite.write_text(
+        'name = "plots"\nversion = 1\ntask = "reconstruct"\ntitle = "plots"\nresolutions = [64]\ncontrols = []\n'
+        f'data = {{ reader = "images" }}\nmetrics = [{", ".join(entries)}]\n'
+    )
+    run = Evaluator(str(suite), data=str(photos), out=str(tmp_path / "out"), device="cpu", baselines=False)
+    record = run(toys.Patches()).records[0]
+    names = {path.stem for path in write_plots([record], tmp_path / "plots")}
+    assert names == {"zipf-exponent", "heaps-slope", "entropy-per-position", "prefix-psnr", "token-sensitivity"}
+    assert all((tmp_path / "plots" / f"{name}.png").stat().st_size > 5000 for name in names)
+    (row,) = (r for r in record.rows if r.metric == "token_sensitivity" and r.slice == "change=l1")
+    assert row.notes["grid"] == [8, 8] and len(row.notes["profile"]) == 64
+    (curve,) = (r.notes["curve"] for r in record.rows if r.metric == "prefix_psnr" and r.slice == "all")
+    assert curve["tokens"][-1] == 64 and curve["PSNR"][-1] == max(curve["PSNR"])
+    text = page([record], tmp_path / "out")
+    for name in (*laws, "prefix_psnr", "token_sensitivity"):
+        assert f"<figcaption>{name}" in text, name

@@ -24,7 +24,7 @@ class TokenProbes:
 
     `sensitivity_l1`, `sensitivity_l2`: ``[B, N]``, the mean absolute and the root mean square change of the decode when token i is
     replaced by a uniform id (`images` images only). `sensitivity_own`: ``[B, N]``, the share of the absolute change inside the
-    token's own cell, for grids. `prefix_budgets`: ``[P]``; `prefix_mse`, `prefix_l1`: ``[B, P]`` of prefix decodes against the input.
+    token's own cell, for grids; `sensitivity_grid`: the grid's height and width (empty where there is none). `prefix_budgets`: ``[P]``; `prefix_mse`, `prefix_l1`: ``[B, P]`` of prefix decodes against the input.
     `complexity`: ``[B]``, bytes a pixel of the input as a JPEG of quality 75. `ambiguity`: ``[B]``, the variance of a pixel
     over decodes with different seeds, averaged; `ambiguity_map`: ``[1, H, W]`` of the first image.
 
@@ -74,7 +74,8 @@ class TokenProbes:
     def _sensitivity(self, pixels: torch.Tensor) -> dict[str, np.ndarray]:
         import torch
 
-        none = dict.fromkeys(("sensitivity_l1", "sensitivity_l2", "sensitivity_own"), np.zeros((0, 0)))
+        names = ("sensitivity_l1", "sensitivity_l2", "sensitivity_own", "sensitivity_grid")
+        none = dict.fromkeys(names, np.zeros((0, 0)))
         size = (int(pixels.shape[2]), int(pixels.shape[3]))
         found = self._encode(pixels)
         stream = found.streams[0]
@@ -96,7 +97,8 @@ class TokenProbes:
                 l1[b, i], l2[b, i] = float(change.mean()), float(((image - truth) ** 2).mean().sqrt())
                 if grid and float(change.sum()) > 0:
                     own[b, i] = float(_cell(change, stream.shape, i).sum() / change.sum())
-        return {"sensitivity_l1": l1, "sensitivity_l2": l2, "sensitivity_own": own}
+        shape = np.array(stream.shape if grid else (), np.int64)
+        return {"sensitivity_l1": l1, "sensitivity_l2": l2, "sensitivity_own": own, "sensitivity_grid": shape}
 
     def _prefixes(self, pixels: torch.Tensor) -> dict[str, np.ndarray]:
         size = (int(pixels.shape[2]), int(pixels.shape[3]))

@@ -137,6 +137,15 @@ def _prefix(axis: Any, found: Drawn) -> None:
 
 
 def _sensitivity(axis: Any, found: Drawn) -> None:
+    """A map for a single model whose tokens are a grid, else a line a model over the positions."""
+    grid = found[0][1][0].notes.get("grid")
+    if len(found) == 1 and grid:
+        name, (row, *_) = found[0]
+        shown = axis.imshow(_numbers(row.notes["profile"]).reshape(grid), cmap="viridis", vmin=0)
+        axis.figure.colorbar(shown, ax=axis, label="mean absolute change")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.set(xlabel=f"column of the replaced token ({name}, {row.notes['images']} images)", ylabel="row")
+        return
     for colour, (name, rows) in zip(_cycle(), found):
         values = _numbers(rows[0].notes["profile"])
         axis.plot(np.arange(1, len(values) + 1), values, lw=1.0, color=colour, label=name)
@@ -162,6 +171,7 @@ def _png(title: str, found: Drawn, draw: Callable[[Any, Drawn], None]) -> bytes:
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
+        from matplotlib.ticker import NullFormatter
     except ImportError as error:
         raise MissingPackage("matplotlib", "report", "a plot") from error
     figure = Figure(figsize=(6.4, 4.0), dpi=120, layout="constrained")
@@ -170,9 +180,17 @@ def _png(title: str, found: Drawn, draw: Callable[[Any, Drawn], None]) -> bytes:
     draw(axis, found)
     axis.set_title(title, fontsize=10, loc="left")
     axis.spines[["top", "right"]].set_visible(False)
-    axis.grid(True, alpha=0.2, lw=0.5)
-    for text in axis.legend(fontsize=7, frameon=False).get_texts():
-        text.set_parse_math(False)  # a dollar sign in a model's name is a dollar sign
+    if not axis.images:
+        axis.grid(True, alpha=0.2, lw=0.5)
+    for side in (axis.xaxis, axis.yaxis):
+        low, high = side.get_view_interval()
+        if side.get_scale() == "log" and high > 10 * low > 0:
+            side.set_minor_formatter(NullFormatter())  # labels between powers of ten would overlap
+    if axis.get_legend_handles_labels()[0]:
+        for text in axis.legend(fontsize=7, frameon=False).get_texts():
+            text.set_parse_math(False)  # a dollar sign in a model's name is a dollar sign
+    else:
+        axis.xaxis.label.set_parse_math(False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
