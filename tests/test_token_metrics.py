@@ -449,6 +449,8 @@ def test_coarse_to_fine_of_an_additive_decoder() -> None:
     assert _number(gain["k=4-8"]) == pytest.approx(6.0206 / 4, abs=1e-3)
     assert _number(_run("tokens_to_quality", m, fields)["all"]) == pytest.approx(4, abs=0.01)
     assert 2 < _number(_run("adaptive_length", m, fields)["eps=0.1"]) < 4
+    columns["prefix_l1"] = HeldColumn(l1 * np.array([[0.6], [1.0], [1.6]]))
+    assert _number(_run("adaptive_length", m, fields)["eps=0.1;stat=spearman"]) == pytest.approx(1)
     assert area(np.array([4]), np.array([[7.0]])).tolist() == [7.0]
     assert first_above(budgets, np.array([[0.0, 1, 2, 3]]), np.array([9.0])).tolist() == [math.inf]
 

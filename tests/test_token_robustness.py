@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+
+from vtbench import registry
+from vtbench.api import Batch, Measurements
+from vtbench.suite import load_protocol
+from vtbench.tokens.files import HeldColumn
 
 sys.path.insert(0, str(Path(__file__).parent))
 import toys
-
-pytest.importorskip("torch")
 
 
 @pytest.fixture(scope="module")
@@ -120,3 +125,51 @@ def test_all_five_plots_are_drawn_as_pictures_and_in_the_report(photos: Path, tm
     text = page([record], tmp_path / "out")
     for name in (*laws, "prefix_psnr", "token_sensitivity"):
         assert f"<figcaption>{name}" in text, name
+
+
+class Noisy(toys.Patches):
+    """Patches whose decoder adds Gaussian noise of a known spread, drawn from each image's seed."""
+
+    spread = 0.05
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.capabilities = replace(self.capabilities, stochastic=True)
+
+    def decode(self, tokens: Any, *, seeds: Any = None) -> torch.Tensor:
+        clean = super().decode(tokens).clamp(0.3, 0.7)
+        drawn = [torch.randn(clean.shape[1:], generator=torch.Generator().manual_seed(s)) for s in seeds]
+        return clean + self.spread * torch.stack(drawn)
+
+
+def test_ambiguity_is_the_variance_of_a_decoder_that_samples(photos: Path) -> None:
+    from vtbench.extractors.token_probes import TokenProbes
+
+    probes = TokenProbes({"seeds": 8})
+    probes.model = Noisy()
+    images = torch.stack([torch.from_numpy(np.array(Image.open(photos / f"{i}.png"))) for i in range(2)])
+    found = probes(Batch([], images=images.permute(0, 3, 1, 2).float() / 255), ["ambiguity", "ambiguity_map"])
+    np.testing.assert_allclose(found["ambiguity"].values, Noisy.spread**2, rtol=0.03)
+    assert found["ambiguity_map"].values.shape == (1, 128, 128)
+
+
+def test_plain_images_need_fewer_tokens_than_complex_ones() -> None:
+    from vtbench.extractors.token_probes import TokenProbes
+
+    rng = np.random.default_rng(0)
+    amounts = np.linspace(0, 1, 8)
+    flat, noise = np.full((8, 3, 64, 64), 0.5), rng.random((8, 3, 64, 64))
+    # the toy decodes absent tokens as mid-grey, so an image is complex and far from it by the same amount
+    images = torch.from_numpy(flat + amounts[:, None, None, None] * (np.round(noise) - 0.5)).float()
+    probes = TokenProbes({})
+    probes.model = toys.Patches()
+    heads = ["prefix_budgets", "prefix_mse", "prefix_l1", "complexity"]
+    rows = probes(Batch([], images=images), heads)
+    assert (np.diff(rows["complexity"].values) > 0).sum() >= 6
+    columns = {name: HeldColumn(row.values) for name, row in rows.items()}
+    m = Measurements(columns, {}, np.arange(8))
+    fields = {**load_protocol("token-robustness").fields(64), "length_errors": [0.2]}
+    found = {v.slice: v for v in registry.metric("adaptive_length").compute(m, fields)}
+    lengths = found["eps=0.2"]
+    assert lengths.samples is not None and lengths.samples[0] == 1 and 0 in lengths.image
+    assert lengths.notes["reached"] < 8  # black and white pixels are out of reach for patches of grey
