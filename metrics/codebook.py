@@ -18,6 +18,9 @@ ABSENT = {
     "bytes": "a codec's file has no codebook",
 }
 
+QUANTILES = {"min": 0.0, "p10": 0.1, "median": 0.5, "p90": 0.9, "max": 1.0}
+"""Slices of a distribution of lengths."""
+
 
 def needs(p: Fields) -> Mapping[str, Need]:
     """Token ids and what they are."""
@@ -67,12 +70,22 @@ def perplexity(counts: np.ndarray) -> float:
     tolerance=0.0,
 )
 def tokens_used(m: Measurements, p: Fields) -> Iterator[Value]:
-    """Positions in use per image; a position with several codebooks counts once."""
+    """Positions in use per image; a position with several codebooks counts once. Where images use different numbers, their distribution too: the
+    least, 10%, median, 90% and the greatest, as slices (the ends without an interval)."""
     why = why_not(m)
     if why:
         yield Value(status="skipped", why=why)
         return
-    yield Value(samples=m["used"].array(), image=m["used"].image)
+    used, group = m["used"].array(), m.group_of(m["used"])
+    yield Value(samples=used, image=m["used"].image)
+    if used.min() == used.max():
+        return
+    for name, share in QUANTILES.items():
+        rest = [used[group != g] if (group == g).any() else [] for g in range(int(m.groups.max()) + 1)]
+        without = [float(np.quantile(r, share)) if len(r) else np.nan for r in rest]
+        inner = 0 < share < 1
+        value = float(np.quantile(used, share))
+        yield Value(value=value, n=len(used), groups=np.array(without) if inner else None, slice=name)
 
 
 @metric(

@@ -62,6 +62,19 @@ def test_variable_lengths() -> None:
     assert rows["caption_bits"].tolist() == [0.0] * 3
 
 
+def test_lengths_that_vary_show_their_distribution() -> None:
+    lengths = np.array([32, 64, 64, 96, 96, 96, 128, 160, 192, 256])
+    tokens = Tokens((Stream("t", "index", "seq1d", (16,), (256,)),), {"t": np.zeros((10, 256), int)}, 10, lengths, 256)
+    found = {k.partition("/")[2]: v for k, v in values_of(tokens).items() if k.startswith("tokens_used/")}
+    assert found["all"].samples.tolist() == lengths.tolist()
+    assert [found[k].value for k in ("min", "median", "max")] == [32, 96, 256]
+    assert [found[k].value for k in ("p10", "p90")] == [float(np.quantile(lengths, q)) for q in (0.1, 0.9)]
+    left = [np.median(lengths[np.arange(10) % 4 != g]) for g in range(4)]
+    assert found["median"].groups.tolist() == left and found["max"].groups is None
+    fixed = Tokens((Stream("t", "index", "seq1d", (16,), (4,)),), {"t": np.zeros((3, 4), int)}, 3)
+    assert [k for k in values_of(fixed) if k.startswith("tokens_used/")] == ["tokens_used/all"]
+
+
 def test_several_streams_and_codebooks() -> None:
     a, b = np.arange(4).reshape(2, 2), np.arange(12).reshape(2, 3, 2)
     streams = (Stream("a", "index", "seq1d", (8,), (2,)), Stream("b", "index", "seq1d", (16, 32), (3,)))
