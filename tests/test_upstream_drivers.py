@@ -14,7 +14,7 @@ from vtbench.api import Stream, Tokens
 from vtbench.extractors.tokens import id_rows
 from vtbench.zoo.card import card, cards
 from vtbench.zoo.upstream import DESCRIPTION, driving, place
-from vtbench.zoo.upstream.adapter import GIVEN
+from vtbench.zoo.upstream.adapter import GIVEN, Upstream
 
 UPSTREAM = [c for c in cards() if c.upstream]
 
@@ -198,3 +198,12 @@ def test_a_stand_in_never_replaces_the_real_one():
     import vtbench_no_such_kernel
 
     assert vtbench_no_such_kernel.attend is max
+
+
+@pytest.mark.parametrize(("asked", "given"), [(3, 1), (5, 5), (10, 5), (100, 21)])
+def test_a_prefix_is_a_whole_number_of_scales(asked, given):
+    model = Upstream.__new__(Upstream)
+    model._description = {"budgets": [1, 5, 21]}
+    stream = Stream("tokens", "bits", "multiscale", (2, 2), (1, 2, 4), ordered=True)
+    tokens = Tokens((stream,), {"tokens": torch.zeros(2, 21, 2, dtype=torch.long)}, 2)
+    assert model.prefix(tokens, asked).data["tokens"].shape == (2, given, 2)

@@ -315,6 +315,13 @@ class Upstream(Tokenizer):
             options["captions"] = [c.caption for c in condition] if condition else [None] * count
         return options
 
+    def prefix(self, tokens: Tokens, budget: int) -> Tokens:
+        """The first `budget` tokens; of a model that decodes certain numbers only (whole scales), the greatest of them within the budget, at least the least."""
+        budgets = self.description().get("budgets")
+        if budgets:
+            budget = max((b for b in budgets if b <= budget), default=min(budgets))
+        return super().prefix(tokens, budget)
+
     def codebook(self) -> np.ndarray | None:
         """float32 ``[K, dims]``, where the driver gives one."""
         book = self._ask("codebook").get("codebook")

@@ -1,7 +1,7 @@
 """What the authors' own code gives, called as their evaluation scripts call it; runs in an upstream interpreter, beside nothing of vtbench.
 
 ``python upstream_direct.py NAME SOURCE IN.npz OUT.npz WEIGHTS.json``: IN holds ``images`` [B, 3, H, W] in [0, 1] and ``seeds``; WEIGHTS the files by role and the parameters that a driver's `small` gave. OUT gets the tokens by stream
-and ``pixels`` in [0, 1]. `tests/test_upstream_real.py` compares them with what the driver gives through a worker.
+and ``pixels`` in [0, 1]. `test_upstream_authors` compares them with what the driver gives through a worker.
 """
 
 from __future__ import annotations
