@@ -84,6 +84,9 @@ class Synthetic:
     def wants(self, chunk: Chunk) -> bool:
         return False
 
+    def expect(self, chunk: Chunk, wanted: Mapping[Station, set[str]]) -> None:
+        """Nothing is loaded."""
+
     def measure(self, chunk: Chunk, wanted: Mapping[Station, set[str]]) -> dict[Station, Measured]:
         rng = np.random.default_rng(int(chunk.key, 16))
         return {
@@ -128,7 +131,7 @@ class Simulated:
     def start(self, slot: int) -> None:
         self.events.append(Event(slot, "ready"))
 
-    def give(self, slot: int, task: Task) -> None:
+    def give(self, slot: int, task: Task, upcoming: Task | None) -> None:
         self.given.append((slot, task))
 
     def wait(self) -> Sequence[Event]:

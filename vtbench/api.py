@@ -153,7 +153,8 @@ class Capabilities:
     any_resolution: input sides may be any multiple of `multiple`; otherwise `resolution` is the only one.
     scales_with_area: tokens grow with the area, and a budget is per `budget_per` pixels squared.
     per_image_noise: decode draws its noise per image from `seeds` (otherwise the core runs one image at a time).
-    stochastic: decode or encode draws noise at all. classes, gives_tokens: of a `Generator`.
+    stochastic: decode or encode draws noise at all. sharded: its weights lie over the ranks of a process group (FSDP), so that every rank must call it
+    equally often; networks wrapped by FSDP are seen without it. classes, gives_tokens: of a `Generator`.
     """
 
     prefix: bool = False
@@ -169,6 +170,7 @@ class Capabilities:
     needs_caption: bool = False
     text_align: bool = False
     video: bool = False
+    sharded: bool = False
     classes: int | None = None
     gives_tokens: bool = False
 

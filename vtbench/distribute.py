@@ -122,6 +122,7 @@ def fill_apart(
         keep=None if bench.keep is None else replace(bench.keep, folder=bench.keep.folder.resolve()),
         strict=options.strict,
         fresh=options.fresh,
+        compile=options.compile,
         threads=_threads(),
         numerics=numerics(),
     )
@@ -131,7 +132,11 @@ def fill_apart(
             bench.stages[stage] += seconds
         for what, count in report.forwards.items():
             bench.forwards[what] += count
-        bench.backed_off |= bool(report.facts.get("backed_off"))
+        for what, seconds in report.loading.items():
+            bench.elsewhere[what] += seconds
+        if report.fitting is not None and report.fitting < bench.fitting:
+            bench.backed_off = True
+            bench.limit(report.fitting)
 
     def done(number: int, report: Report) -> None:
         add(report)

@@ -8,7 +8,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 from vtbench import zoo
 from vtbench.against import Reference
 from vtbench.alarms import raised
-from vtbench.api import GENERATED, OUTPUT, Condition, Extractor, Generator, Model
+from vtbench.api import GENERATED, OUTPUT, Condition, Extractor, Generator, Model, Tokenizer
 from vtbench.atomic import held
+from vtbench.batches import remember, remembered
+from vtbench.compiling import compiled
 from vtbench.data import Dataset, choose, open_dataset
 from vtbench.distribute import apart, fill_apart, named
 from vtbench.engine.chunks import Chunk, cut
@@ -29,6 +31,7 @@ from vtbench.geneval import results as geneval
 from vtbench.instances import collect
 from vtbench.instances import write as write_instances
 from vtbench.isolation import untouched
+from vtbench.lockstep import InStep, sharded
 from vtbench.options import Options
 from vtbench.places import is_url, place
 from vtbench.plan import Plan, Prepared, make_plan
@@ -222,7 +225,10 @@ class Evaluator:
             raise BadSample(f"{dataset.problems[0][0]}: {dataset.problems[0][1]}")
         if o.tokens and not model.capabilities.prefix:
             self.talk.warn(f"{model.name} does not decode prefixes: --tokens does not apply to it")
-        revision = model.revision  # asked once: a model that cannot tell its weights gives another each time
+        # asked once: a model that cannot tell its weights gives another each time, and on each rank
+        revision = ranks().same(model.revision)
+        if ranks().world > 1 and isinstance(model, Tokenizer) and sharded(model):
+            model = InStep(model, revision)
         plan = self.plan(model, opened, revision)
         revision += f";step={step}" if step is not None else ""
         identity = run_id(
@@ -256,11 +262,13 @@ class Evaluator:
         started = now()
         device = o.resolved_device()
         keep = self._keep(plan, opened.conditions or dataset, identity)
+        auto = o.batch_size == "auto"
+        batch = _batch_facts(model, plan, suite, device, o)
         bench = Bench(
             model if self._apart else model.to(device, o.dtype),
             plan,
             seed=o.seed,
-            batch_size=o.resolved_batch(device),
+            batch_size=o.resolved_batch(device, suite.chunk, remembered(o.store(), batch) if auto else None),
             device=device,
             workers=o.resolved_loaders(),
             keep=keep,
@@ -272,6 +280,8 @@ class Evaluator:
         reducer, worked = self._measure(model, plan, opened, bench, store)
         if self.read is not None:
             self.read[suite.name] = plan, reducer
+        if auto and worked and ranks().first:
+            remember(o.store(), batch, bench.fitting)
         if not ranks().first or o.chunks is not None:
             return None
         with bench.stage("metrics"):
@@ -308,10 +318,13 @@ class Evaluator:
             environment=environment(
                 device,
                 o.dtype,
-                bench.batch_size,
+                bench.fitting if auto else bench.batch_size,
                 o.seed,
                 backed_off=bench.backed_off,
                 chunks_measured=worked,
+                loading_seconds={what: round(seconds, 3) for what, seconds in sorted(bench.loading.items())},
+                **({"batch_size_found": "auto"} if auto else {}),
+                **({"compiled": True} if o.compile else {}),
                 **({"chunks_by_worker": dict(bench.by)} if bench.by else {}),
                 **({"worker": dict(told)} if (told := model.provenance()) else {}),
             ),
@@ -350,7 +363,15 @@ class Evaluator:
                 with self.talk.task(title, sum(len(c.samples) for c in mine)) as task:
                     worked += self._fill(model, part, mine, store, bench, task, costs)
 
-        group.together(measure)
+        def in_step() -> None:
+            try:
+                measure()
+            except Exception as error:
+                model.finish(error)  # type: ignore[attr-defined]
+                raise
+            model.finish()  # type: ignore[attr-defined]
+
+        group.together(in_step if isinstance(model, InStep) else measure)
         return self._reducer(model, plan, opened, store, [chunks for _, chunks, _ in sides], bench.lost), worked
 
     def _fill(
@@ -370,9 +391,10 @@ class Evaluator:
             bench.lost |= done.lost
             bench.by.update(done.by)
             return done.worked
-        worked = fill(plan, chunks, store, bench, fresh=o.fresh, advance=lambda n, _: task.advance(n))
-        if costs is not None:
-            fill_model(plan, costs, store, bench, fresh=o.fresh)
+        with compiled(model, self.talk.warn) if o.compile else nullcontext(), closing(bench):
+            worked = fill(plan, chunks, store, bench, fresh=o.fresh, advance=lambda n, _: task.advance(n))
+            if costs is not None:
+                fill_model(plan, costs, store, bench, fresh=o.fresh)
         return worked
 
     def _sides(self, model: Model, plan: Plan, opened: Opened) -> list[tuple[str, list[Chunk], Plan]]:
@@ -482,6 +504,19 @@ def _moving_of(opened: Opened) -> dict[str, Any]:
         return {}
     named = {"conditions": opened.conditions.name, "conditions_revision": opened.conditions.revision}
     return {**named, **(opened.reference.moving() if opened.reference else {})}
+
+
+def _batch_facts(model: Model, plan: Plan, suite: Suite, device: str, options: Options) -> dict[str, Any]:
+    """What a batch size that memory holds depends on."""
+    import torch
+
+    kind = torch.cuda.get_device_name(device) if device.startswith("cuda") and torch.cuda.is_available() else device
+    sizes = sorted({str(s.prepared.resolution) for s in plan.stations})
+    revision = next((d["model"]["revision"] for d in plan.descriptions.values() if d["model"]), "")
+    return {
+        "model": [model.name, revision, dict(model.params)], "suite": [suite.name, suite.version, suite.chunk], "resolutions": sizes,
+        "device": kind, "dtype": options.dtype, "compile": options.compile,
+    }  # fmt: skip
 
 
 def _facts(model: Model) -> dict[str, Any]:

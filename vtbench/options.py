@@ -25,7 +25,8 @@ class Options:
     upstream: a checkout of the authors' code, for models that run through it.
     reference, reference_protocol, labels: of generation: images or statistics to hold the images against; ``balanced`` or ``random`` class labels
     (None: as the suite's protocols say).
-    batch_size: None chooses 16 on a CPU and 64 on a GPU, so that equal commands have equal batches.
+    batch_size: None chooses 16 on a CPU and 64 on a GPU, so that equal commands have equal batches; `auto` starts with a whole chunk on a GPU, halves
+    when memory runs out, and remembers what it found. compile: the model's networks through torch.compile.
     """
 
     data: str | None = None
@@ -40,9 +41,10 @@ class Options:
     device: str | None = None
     engine: Literal["local", "ray"] = "local"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    batch_size: int | None = None
+    batch_size: int | Literal["auto"] | None = None
     workers: int | None = None
     loaders: int | None = None
+    compile: bool = False
     read_timeout: float = 300.0
     seed: int = 0
     keep_images: Literal["none", "sample", "all"] = "none"
@@ -64,7 +66,12 @@ class Options:
         self.chunk_range()
         if self.limit is not None and self.limit < 1:
             raise UsageError(f"--limit {self.limit}: at least 1")
-        if self.batch_size is not None and self.batch_size < 1:
+        if isinstance(self.batch_size, str) and self.batch_size.isdigit():
+            object.__setattr__(self, "batch_size", int(self.batch_size))
+        if isinstance(self.batch_size, str):
+            if self.batch_size != "auto":
+                raise UsageError(f"--batch-size {self.batch_size}: a number, or auto")
+        elif self.batch_size is not None and self.batch_size < 1:
             raise UsageError(f"--batch-size {self.batch_size}: at least 1")
         for name in ("workers", "loaders"):
             count = getattr(self, name)
@@ -145,9 +152,12 @@ class Options:
         """Seconds that one image may take to be read; None for ever."""
         return self.read_timeout or None
 
-    def resolved_batch(self, device: str) -> int:
-        """The batch size, chosen when none was given."""
-        return self.batch_size or (64 if device.startswith("cuda") else 16)
+    def resolved_batch(self, device: str, chunk: int | None = None, found: int | None = None) -> int:
+        """The batch size, chosen when none was given. chunk: images of a chunk, which no batch crosses. found: what `auto` found before."""
+        cuda = device.startswith("cuda")
+        if self.batch_size == "auto":
+            return found or (max(64, chunk or 64) if cuda else 16)
+        return self.batch_size or (64 if cuda else 16)
 
     def store(self) -> Path:
         """Where measurements lie: `VTBENCH_STORE`, or `measurements/` in the results folder."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -25,14 +25,15 @@ from vtbench.api import (
     Tokens,
     View,
 )
-from vtbench.data import prepare
-from vtbench.data.reading import LIMIT, Readers, Reading
+from vtbench.data.reading import LIMIT
 from vtbench.engine.chunks import Chunk, seed_of
 from vtbench.engine.rows import stack
 from vtbench.engine.store import Measured
 from vtbench.errors import BadSample, LostBatch, Unread, VtbenchError
+from vtbench.feed import Feed, Order, Ready, Refused
 from vtbench.generating import conditions_of, generate, unmade
 from vtbench.keep import Keep
+from vtbench.memory import full
 from vtbench.plan import Plan, Prepared, Station
 from vtbench.view import Item, pad, see
 
@@ -123,7 +124,10 @@ class Bench:
     backed_off: bool = False
     lost: dict[str, str] = field(default_factory=dict)
     by: Counter[str] = field(default_factory=Counter)
+    elsewhere: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     _open: set[int] = field(default_factory=set)
+    _most: dict[Any, int] = field(default_factory=dict)
+    _feeding: Feed | None = None
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -134,10 +138,12 @@ class Bench:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Account the time of a block to a stage (nested stages count once, in the inner one)."""
+        """Account the time of a block to a stage (nested stages count once, in the inner one). A GPU's work counts where it was asked for."""
         start, inner = time.perf_counter(), sum(self.stages.values())
         try:
             yield
+            if self.device.startswith("cuda"):
+                torch.cuda.current_stream(self.device).synchronize()
         finally:
             nested = sum(self.stages.values()) - inner
             self.stages[name] += time.perf_counter() - start - nested
@@ -148,6 +154,32 @@ class Bench:
         """Whether kept images of a chunk are still to be written."""
         return self.keep is not None and any(self.keep.lacks(s) for s in chunk.samples)
 
+    def expect(self, chunk: Chunk, wanted: Mapping[Station, set[str]]) -> None:
+        """Begin to load what `measure` will be asked for next."""
+        order = self._order(chunk, wanted)
+        if order.stations:
+            self._feed().expect(order)
+
+    def close(self) -> None:
+        """Let the loading threads go."""
+        if self._feeding is not None:
+            self._feeding.close()
+
+    @property
+    def loading(self) -> dict[str, float]:
+        """Seconds that the loading threads worked, all together (`elsewhere`: in workers), by what they did."""
+        own = self._feeding.seconds if self._feeding is not None else {}
+        return {what: own.get(what, 0.0) + self.elsewhere.get(what, 0.0) for what in {**own, **self.elsewhere}}
+
+    def limit(self, size: int) -> None:
+        """Try no larger batch than this."""
+        self._most[None] = min(size, self._most.get(None, size))
+
+    @property
+    def fitting(self) -> int:
+        """The largest batch that is tried: `batch_size`, or less once memory ran out."""
+        return min([self.batch_size, *self._most.values()])
+
     def measure(self, chunk: Chunk, wanted: Mapping[Station, set[str]]) -> dict[Station, Measured]:
         """Measure stations on a chunk; a bad sample is recorded as failed and the rest goes on."""
         out = {station: Measured(environment=self.environment()) for station in wanted}
@@ -155,13 +187,7 @@ class Bench:
             station: {head: [] for head in heads} for station, heads in wanted.items()
         }
         keeping = self.keep if self.wants(chunk) else None
-        by_prepared: dict[Prepared, list[Station]] = defaultdict(list)
-        for station in wanted:
-            by_prepared[station.prepared].append(station)
-        if keeping:
-            for prepared, _ in keeping.points:
-                by_prepared[prepared] += []
-        buckets: dict[tuple[Prepared, tuple[int, ...]], list[Item]] = defaultdict(list)
+        by_prepared = self._by_prepared(wanted, keeping)
 
         def fail(position: int, reason: str, stations: Sequence[Station], *, lost: bool = False) -> None:
             if self.strict:
@@ -170,34 +196,22 @@ class Bench:
                 out[station].failed[position] = reason
                 out[station].lost |= lost
 
-        def flush(prepared: Prepared, items: list[Item]) -> None:
-            self._split(prepared, items, by_prepared[prepared], wanted, rows, fail, keeping)
+        def flush(prepared: Prepared, items: list[Item], images: torch.Tensor | None) -> None:
+            self._split(prepared, items, images, by_prepared[prepared], wanted, rows, fail, keeping)
 
         with torch.inference_mode():
             for prepared in [p for p in by_prepared if p.generated]:
                 made = unmade(chunk.samples)
                 for start in range(0, len(made), self.batch_size):
-                    flush(prepared, made[start : start + self.batch_size])
-            loaded = {p: stations for p, stations in by_prepared.items() if not p.generated}
-            for item, exif, problem in self._load(chunk, loaded):
-                for prepared, stations in loaded.items():
-                    if prepared.mapping().get("exif", "ignore") != exif:
-                        continue
-                    if problem:
-                        fail(item.position, str(problem), stations, lost=isinstance(problem, Unread))
-                        continue
-                    try:
-                        ready = self._prepare(item, prepared, stations, keeping)
-                    except BadSample as error:
-                        fail(item.position, str(error), stations)
-                        continue
-                    shape = ready.pixels.shape if ready.pixels is not None else ()
-                    bucket = buckets[prepared, shape]
-                    bucket.append(ready)
-                    if len(bucket) == self.batch_size:
-                        flush(prepared, buckets.pop((prepared, shape)))
-            for (prepared, _), bucket in list(buckets.items()):
-                flush(prepared, bucket)
+                    flush(prepared, made[start : start + self.batch_size], None)
+            for got in self._fed(self._order(chunk, wanted)):
+                if isinstance(got, Refused):
+                    for prepared in got.prepared:
+                        lost = isinstance(got.problem, Unread)
+                        fail(got.position, str(got.problem), by_prepared[prepared], lost=lost)
+                else:
+                    got.settle()
+                    flush(got.prepared, got.items, None if got.images is None else got.images.to(self.device))
         for station, heads in rows.items():
             for head, parts in heads.items():
                 out[station].heads[head] = _merge(parts)
@@ -210,14 +224,15 @@ class Bench:
             batch: list[Item] = []
             if station.prepared.generated:
                 batch = unmade(chunk.samples[: self.batch_size])
-            for item, _, problem in self._load(chunk, {} if batch else {station.prepared: [station]}):
-                if problem:
-                    continue
+            order = Order(chunk, {station.prepared: [station]}, frozenset([station.prepared]), self.batch_size)
+            for position, sample in enumerate(() if batch else chunk.samples):
                 try:
-                    ready = self._prepare(item, station.prepared, [station], None, force=True)
+                    (ready,) = self._feed().load(order, position, sample, order.rules()[0], [station.prepared]).values()
                 except BadSample:
                     continue  # counted where the sample itself is measured
-                if ready.pixels is not None and (not batch or ready.pixels.shape == batch[0].pixels.shape):  # type: ignore[union-attr]
+                if not isinstance(ready, Item) or ready.pixels is None:
+                    continue
+                if not batch or ready.pixels.shape == batch[0].pixels.shape:  # type: ignore[union-attr]
                     batch.append(ready)
                 if len(batch) == self.batch_size:
                     break
@@ -249,43 +264,37 @@ class Bench:
 
     # -------------------------------------------------------------------------------- inputs
 
-    def _load(self, chunk: Chunk, by_prepared: Mapping[Prepared, Any]) -> Iterator[tuple[Item, str, BadSample | None]]:
-        """Decode a chunk's samples in order, a few ahead: (item, exif rule, problem)."""
-        rules = list(dict.fromkeys(p.mapping().get("exif", "ignore") for p in by_prepared))
+    def _by_prepared(self, wanted: Mapping[Station, set[str]], keeping: Keep | None) -> dict[Prepared, list[Station]]:
+        out: dict[Prepared, list[Station]] = defaultdict(list)
+        for station in wanted:
+            out[station.prepared].append(station)
+        for prepared, _ in keeping.points if keeping else ():
+            out[prepared] += []
+        return out
 
-        def decode(sample: Any, exif: str) -> np.ndarray:
-            return np.asarray(sample.image(exif=exif))
+    def _order(self, chunk: Chunk, wanted: Mapping[Station, set[str]]) -> Order:
+        """What the feed is asked for: nothing for what a generator makes."""
+        keeping = self.keep if self.wants(chunk) else None
+        stations = {p: s for p, s in self._by_prepared(wanted, keeping).items() if not p.generated}
+        kept = frozenset(p for p, _ in keeping.points) if keeping else frozenset()
+        return Order(chunk, stations, kept, self.batch_size)
 
-        def ask(n: int) -> Reading[np.ndarray]:
-            _, sample, exif = jobs[n]
-            return readers.submit(sample.source.name, lambda: decode(sample, exif))
+    def _feed(self) -> Feed:
+        if self._feeding is None:
+            self._feeding = Feed(self.device, self.workers, self.read_timeout)
+        return self._feeding
 
-        jobs = [(i, s, exif) for i, s in enumerate(chunk.samples) for exif in rules]
-        ahead = 2 * max(1, self.workers)
-        with Readers(self.workers, self.read_timeout) as readers:
-            asked = deque(ask(n) for n in range(min(ahead, len(jobs))))
-            for n, (position, sample, exif) in enumerate(jobs):
-                array, problem = np.zeros((0, 0, 3), np.uint8), None
-                with self.stage("load"):
-                    try:
-                        array = readers.result(asked.popleft())
-                    except BadSample as error:
-                        problem = error
-                if n + ahead < len(jobs):
-                    asked.append(ask(n + ahead))
-                yield Item(position, sample, array), exif, problem
-
-    def _prepare(
-        self, item: Item, prepared: Prepared, stations: Sequence[Station], keeping: Keep | None, *, force: bool = False
-    ) -> Item:
-        kept = keeping is not None and any(p == prepared for p, _ in keeping.points)
-        if not force and not kept and all(s.at.op == "load" and s.view.frame == "source" for s in stations):
-            return item
-        from PIL import Image
-
-        with self.stage("prepare"):
-            pixels, placement = prepare(Image.fromarray(item.source), prepared.mapping(), prepared.resolution)
-        return replace(item, pixels=pixels, placement=placement)
+    def _fed(self, order: Order) -> Iterator[Ready | Refused]:
+        """An order's batches; waiting for them is the stage `load`."""
+        if not order.stations:
+            return
+        coming = self._feed().take(order)
+        while True:
+            with self.stage("load"):
+                got = next(coming, None)
+            if got is None:
+                return
+            yield got
 
     def _stack(self, items: Sequence[Item]) -> torch.Tensor:
         stacked = np.stack([i.pixels for i in items if i.pixels is not None])
@@ -297,15 +306,28 @@ class Bench:
         self,
         prepared: Prepared,
         items: list[Item],
+        images: torch.Tensor | None,
         stations: Sequence[Station],
         wanted: Mapping[Station, set[str]],
         rows: dict[Station, dict[str, list[tuple[np.ndarray, np.ndarray]]]],
         fail: Callable[..., None],
         keeping: Keep | None,
     ) -> None:
-        """Run a batch; halve it when memory runs out, go one by one when a sample in it is bad, give it up when the model is lost."""
+        """Run a batch; in halves when memory runs out (and from then on at once), one by one when a sample in it is bad, not at all when the
+        model is lost."""
+
+        def parts(size: int) -> None:
+            for start in range(0, len(items), size):
+                part = None if images is None else images[start : start + size]
+                self._split(prepared, items[start : start + size], part, stations, wanted, rows, fail, keeping)
+
+        kind = (prepared, None if images is None else tuple(images.shape[1:]))
+        most = min(self._most.get(kind, len(items)), self._most.get(None, len(items)))
+        if len(items) > most:
+            parts(most)
+            return
         try:
-            found = self._batch(prepared, items, stations, wanted, keeping)
+            found = self._batch(prepared, items, images, stations, wanted, keeping)
         except LostBatch as error:
             for item in items:
                 fail(item.position, str(error), stations, lost=True)
@@ -314,17 +336,18 @@ class Bench:
             if len(items) == 1:
                 fail(items[0].position, str(error), stations)
                 return
-            for item in items:
-                self._split(prepared, [item], stations, wanted, rows, fail, keeping)
-            return
-        except torch.cuda.OutOfMemoryError:
-            if len(items) == 1:
+            most = 1
+        except (RuntimeError, MemoryError) as error:
+            if len(items) == 1 or not full(error):
                 raise
+            most = self._most[kind] = len(items) // 2
             self.backed_off = True
-            torch.cuda.empty_cache()
-            half = len(items) // 2
-            for part in (items[:half], items[half:]):
-                self._split(prepared, part, stations, wanted, rows, fail, keeping)
+        else:
+            most = 0
+        if most:  # out of the handler: the failure's traceback holds the batch's memory
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            parts(most)
             return
         positions = np.array([i.position for i in items], dtype=np.int64)
         for station, heads in found.items():
@@ -340,11 +363,11 @@ class Bench:
         self,
         prepared: Prepared,
         items: Sequence[Item],
+        images: torch.Tensor | None,
         stations: Sequence[Station],
         wanted: Mapping[Station, set[str]],
         keeping: Keep | None,
     ) -> dict[Station, Mapping[str, Rows]]:
-        images = self._stack(items) if items[0].pixels is not None else None
         forward = _Forward(self, items, images, prepared.resolution)
         found: dict[Station, Mapping[str, Rows]] = {}
         samples = [i.sample for i in items]
@@ -445,7 +468,7 @@ class Bench:
         return replace(made, images=made.images.to(self.device))
 
     def _blame(self, error: Exception, half: str, images: torch.Tensor | None) -> Exception:
-        if isinstance(error, torch.cuda.OutOfMemoryError):
+        if full(error):
             return error
         what = f" on an input of shape {tuple(images.shape)}" if images is not None else ""
         return VtbenchError(

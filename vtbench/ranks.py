@@ -28,6 +28,16 @@ class Ranks:
         """This rank's items: nothing is padded, nothing is dropped."""
         return items[self.rank :: self.world]
 
+    def same(self, value: T) -> T:
+        """Rank 0's value, on every rank."""
+        if self.world == 1:
+            return value
+        import torch.distributed as dist
+
+        held = [value]
+        dist.broadcast_object_list(held, src=0)
+        return held[0]
+
     def together(self, work: Callable[[], None]) -> None:
         """Do this rank's part and wait for the others; when one fails, all raise what it said (nobody waits for ever)."""
         if self.world == 1:

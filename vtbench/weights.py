@@ -159,7 +159,10 @@ def state_digest(state: Mapping[str, torch.Tensor]) -> str:
 
     hashed = hashlib.sha256()
     for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
+        tensor = state[name].detach()
+        if hasattr(tensor, "full_tensor"):
+            tensor = tensor.full_tensor()  # sharded: every rank gathers it, in this order
+        tensor = tensor.cpu().contiguous()
         hashed.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\n".encode())
         if tensor.numel():
             hashed.update(tensor.reshape(-1).view(torch.uint8).numpy().data)

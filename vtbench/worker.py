@@ -47,7 +47,7 @@ class Job:
     model: Named | Model
     plan: Plan
     store: str
-    batch_size: int | Literal["auto"]
+    batch_size: int
     seed: int = 0
     dtype: str = "float32"
     loaders: int = 2
@@ -70,12 +70,13 @@ class Task:
 
 @dataclass
 class Report:
-    """What a task came to. measured: whether anything was missing. The rest is what the task added."""
+    """What a task came to. measured: whether anything was missing. fitting: the largest batch that memory held so far. The rest is what the task added."""
 
     measured: bool
     stages: dict[str, float] = field(default_factory=dict)
     forwards: dict[str, int] = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
+    loading: dict[str, float] = field(default_factory=dict)
+    fitting: int | None = None
 
 
 class Workbench:
@@ -84,6 +85,7 @@ class Workbench:
     def __init__(self, job: Job, device: str, say: Callable[[str], None]) -> None:
         import torch
 
+        from vtbench.compiling import compiled
         from vtbench.passes import Bench
 
         self.job = job
@@ -92,12 +94,15 @@ class Workbench:
         if device.startswith("cuda"):
             torch.cuda.set_device(device)
         model = load(job.model, device, job.dtype)
+        if job.compile:
+            self._compiled = compiled(model, say)
+            self._compiled.__enter__()
         self.store = open_store(job.store, say)
         self.bench = Bench(
             model,
             equipped(job.plan),
             seed=job.seed,
-            batch_size=job.batch_size,  # type: ignore[arg-type]
+            batch_size=job.batch_size,
             device=device,
             workers=job.loaders,
             keep=job.keep,
@@ -105,22 +110,30 @@ class Workbench:
             read_timeout=job.read_timeout,
         )
 
-    def do(self, task: Task) -> Report:
-        """Measure what the store lacks of a task, into the store."""
+    def do(self, task: Task, upcoming: Task | None = None) -> Report:
+        """Measure what the store lacks of a task, into the store; upcoming: what probably follows, to load ahead."""
         from vtbench.engine.run import fill_chunk, fill_model
 
         bench, plan = self.bench, self.bench.plan
-        before, ran = dict(bench.stages), dict(bench.forwards)
+        before, ran, loaded = dict(bench.stages), dict(bench.forwards), bench.loading
         if task.kind == "model":
             fill_model(plan, task.chunk, self.store, bench, fresh=self.job.fresh)
             measured = True
         else:
-            measured = fill_chunk(plan, task.chunk, self.store, bench, fresh=self.job.fresh)
+            measured = fill_chunk(
+                plan,
+                task.chunk,
+                self.store,
+                bench,
+                fresh=self.job.fresh,
+                upcoming=None if upcoming is None else upcoming.chunk,
+            )
         return Report(
             measured,
             {k: v - before.get(k, 0.0) for k, v in bench.stages.items()},
             {k: v - ran.get(k, 0) for k, v in bench.forwards.items()},
-            {"backed_off": bench.backed_off, "batch_size": bench.batch_size},
+            {k: v - loaded.get(k, 0.0) for k, v in bench.loading.items()},
+            bench.fitting,
         )
 
 
@@ -224,9 +237,9 @@ def main() -> None:
             return
         pipe.send(("ready", None))
         while True:
-            task = pipe.recv()
+            task, upcoming = pipe.recv()
             try:
-                pipe.send(("done", bench.do(task)))
+                pipe.send(("done", bench.do(task, upcoming)))
             except Exception as error:  # noqa: BLE001 - the parent decides whether another worker tries
                 from vtbench.memory import poisoned
 

@@ -66,8 +66,15 @@ Device = Annotated[
 ]
 Dtype = Annotated[str, typer.Option(envvar="VTBENCH_DTYPE", help="The model's precision: float32, bfloat16, float16.")]
 BatchSize = Annotated[
-    int | None,
-    typer.Option(envvar="VTBENCH_BATCH_SIZE", help="Images per batch (default: 16 on a CPU, 64 on a GPU)."),
+    Text,
+    typer.Option(
+        envvar="VTBENCH_BATCH_SIZE",
+        help="Images per batch (default: 16 on a CPU, 64 on a GPU); auto: as many as memory holds, found once and remembered.",
+    ),
+]
+Compile = Annotated[
+    bool,
+    typer.Option("--compile", envvar="VTBENCH_COMPILE", help="Put the model's networks through torch.compile."),
 ]
 Workers = Annotated[
     int | None,

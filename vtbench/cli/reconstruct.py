@@ -47,6 +47,7 @@ def reconstruct(
     device: opt.Device = None,
     dtype: opt.Dtype = "float32",
     batch_size: opt.BatchSize = None,
+    compile: opt.Compile = False,
     workers: opt.Workers = None,
     engine: opt.Engine = "local",
     loaders: opt.Loaders = None,
@@ -101,7 +102,8 @@ def reconstruct(
         state_key="auto" if state_key == "both" else state_key,
         device=device,
         dtype=dtype,
-        batch_size=batch_size,
+        batch_size=batch_size,  # type: ignore[arg-type]
+        compile=compile,
         workers=workers,
         engine=engine,
         loaders=loaders,

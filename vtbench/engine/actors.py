@@ -108,9 +108,9 @@ class Actors:
         self._actors[slot] = actor
         self._pending[actor.begin.remote()] = (slot, "start")
 
-    def give(self, slot: int, task: Any) -> None:
+    def give(self, slot: int, task: Any, upcoming: Any) -> None:
         """Hand a task over."""
-        self._pending[self._actors[slot].do.remote(task)] = (slot, "task")
+        self._pending[self._actors[slot].do.remote(task, upcoming)] = (slot, "task")
 
     def wait(self) -> Sequence[Event]:
         """Block until an actor is done with something, or lost."""
@@ -156,13 +156,13 @@ class Holder:
             return "refused", plainly(error), []
         return "ready", None, self._remarks()
 
-    def do(self, task: Any) -> tuple[str, Any, list[str]]:
+    def do(self, task: Any, upcoming: Any) -> tuple[str, Any, list[str]]:
         """One task."""
         from vtbench.memory import poisoned
         from vtbench.worker import hopeless, plainly
 
         try:
-            return "done", self.bench.do(task), self._remarks()
+            return "done", self.bench.do(task, upcoming), self._remarks()
         except Exception as error:  # noqa: BLE001 - the crew decides whether another worker tries
             kind = "poisoned" if poisoned(error) else "hopeless" if hopeless(error) else "failed"
             return kind, plainly(error), self._remarks()

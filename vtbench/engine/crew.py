@@ -37,8 +37,8 @@ class Hands(Protocol):
         """Start a worker, or start it anew; it says `ready` when it can be given a task."""
         ...
 
-    def give(self, slot: int, task: Any) -> None:
-        """Hand a task to a worker that is ready."""
+    def give(self, slot: int, task: Any, upcoming: Any) -> None:
+        """Hand a task to a worker that is ready. upcoming: what it will probably be given next (None: nothing), to load ahead."""
         ...
 
     def wait(self) -> Sequence[Event]:
@@ -76,6 +76,7 @@ class Crew:
         Raises the error of a worker that cannot work at all, and `VtbenchError` when no worker is left, or when nothing succeeds."""
         out = Outcome()
         queue = deque(range(len(tasks)))
+        hints: dict[int, int] = {}
         busy: dict[int, int] = {}
         tried: dict[int, list[tuple[int, str]]] = {}
 
@@ -92,10 +93,14 @@ class Crew:
 
         while queue or busy:
             for slot in sorted(self.ready - set(busy)):
-                number = self._choose(queue, slot, tried)
+                number = self._choose(queue, slot, tried, hints)
                 if number is not None:
+                    queue.remove(number)
                     busy[slot] = number
-                    self.hands.give(slot, tasks[number])
+                    following = self._choose(queue, slot, tried, hints, steal=False)
+                    if following is not None:
+                        hints[slot] = following
+                    self.hands.give(slot, tasks[number], None if following is None else tasks[following])
             for event in self.hands.wait():
                 slot = event.slot
                 if event.kind == "said":
@@ -119,13 +124,23 @@ class Crew:
                         failed(busy.pop(slot), slot, f"{self.hands.name(slot)} {event.what}", event.final)
         return out
 
-    def _choose(self, queue: deque[int], slot: int, tried: dict[int, list[tuple[int, str]]]) -> int | None:
-        """The next task for a worker: none that it failed itself, as long as there is another worker to try."""
-        for number in queue:
-            if self.alive == {slot} or slot not in {s for s, _ in tried.get(number, ())[-1:]}:
-                queue.remove(number)
-                return number
-        return None
+    def _choose(
+        self,
+        queue: deque[int],
+        slot: int,
+        tried: dict[int, list[tuple[int, str]]],
+        hints: dict[int, int],
+        *,
+        steal: bool = True,
+    ) -> int | None:
+        """The next task for a worker: what it loads already, else what no other worker loads, else (`steal`) any; none that it failed itself, as long
+        as there is another worker to try."""
+        mine = hints.pop(slot, None)
+        if mine in queue:
+            return mine
+        elsewhere = set(hints.values())
+        fit = [n for n in queue if self.alive == {slot} or slot not in {s for s, _ in tried.get(n, ())[-1:]}]
+        return next((n for n in fit if n not in elsewhere), fit[0] if fit and steal else None)
 
     def _bury(self, slot: int, how: str) -> None:
         """A worker is lost: start it anew, unless it dies again and again."""

@@ -61,9 +61,9 @@ class Processes:
         self._pipes[slot] = pipe
         self._send(slot, (self.job, self.devices[slot]))
 
-    def give(self, slot: int, task: Any) -> None:
+    def give(self, slot: int, task: Any, upcoming: Any) -> None:
         """Hand a task over."""
-        self._send(slot, task)
+        self._send(slot, (task, upcoming))
 
     def _send(self, slot: int, what: Any) -> None:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it is dead: `wait` says so

@@ -19,6 +19,10 @@ class Executor(Protocol):
 
     def measure_model(self, wanted: Mapping[Station, set[str]], chunk: Chunk) -> Mapping[Station, Measured]: ...
 
+    def expect(self, chunk: Chunk, wanted: Mapping[Station, set[str]]) -> None:
+        """Told of what it will probably be asked to measure, so that it can load ahead."""
+        ...
+
     def wants(self, chunk: Chunk) -> bool:
         """Whether the executor has something of its own to do for a chunk that is measured (keep its images)."""
         ...
@@ -57,18 +61,29 @@ def fill(
     advance: called after each chunk with its number of samples and whether it was measured now."""
     describe(plan, store)
     worked = 0
-    for chunk in chunks:
-        measured = fill_chunk(plan, chunk, store, executor, fresh=fresh)
+    for chunk, upcoming in zip(chunks, [*chunks[1:], None]):
+        measured = fill_chunk(plan, chunk, store, executor, fresh=fresh, upcoming=upcoming)
         worked += measured
         advance(len(chunk.samples), measured)
     return worked
 
 
-def fill_chunk(plan: Plan, chunk: Chunk, store: Store, executor: Executor, *, fresh: bool = False) -> bool:
-    """Measure whatever the store lacks of one chunk; whether that was anything."""
+def fill_chunk(
+    plan: Plan,
+    chunk: Chunk,
+    store: Store,
+    executor: Executor,
+    *,
+    fresh: bool = False,
+    upcoming: Chunk | None = None,
+) -> bool:
+    """Measure whatever the store lacks of one chunk; whether that was anything. upcoming: what will probably be asked for next."""
     wanted = _all(plan) if fresh else missing(plan, store, chunk.key, model=False)
     if not wanted and not executor.wants(chunk):
         return False
+    executor.expect(chunk, wanted)
+    if upcoming is not None:
+        executor.expect(upcoming, _all(plan) if fresh else missing(plan, store, upcoming.key, model=False))
     for station, measured in executor.measure(chunk, wanted).items():
         store.put(plan.keys[station], chunk.key, measured)
     return True
