@@ -210,7 +210,7 @@ def test_an_attribute_of_an_installed_module(tmp_path, monkeypatch):
     [
         ("own_models.py:biuld", UnknownName, "Did you mean build"),
         ("own_models.py:build,sclae=1", UnknownName, "Did you mean scale"),
-        ("own_models.py:wrong", UsageError, "gave a int, not a tokenizer"),
+        ("own_models.py:wrong", UsageError, "returned int, not a tokenizer"),
         ("own_models.py:nothing", UsageError, "is a int, not a function"),
         ("own_models.py", UsageError, "no function in it"),
         ("absent.py:build", UsageError, "no Python file absent.py"),

@@ -93,7 +93,7 @@ def open_suite(name: str | Suite, options: Options, talk: Silent | None = None) 
     where = options.data or (str(Path(__file__).parent / bundled) if bundled else "")
     if not where:
         raise UsageError(
-            f"the suite {suite.name} needs --data", suite.data.get("hint", "Give a folder, a tar or a dataset")
+            f"the suite {suite.name} needs --data", f"Give {suite.data.get('hint', 'a folder, a tar or a dataset')}"
         )
     reader_options = {"metadata": options.metadata} if options.metadata else {}
     known = {revision: key for key, revision in suite.data.get("datasets", {}).items()}

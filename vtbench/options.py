@@ -10,6 +10,12 @@ from typing import Any, Literal
 from vtbench.errors import UnknownName, UsageError
 from vtbench.places import Remote, place
 
+MAX_SIDE = 10_000
+"""Largest resolution: `vtbench.data.decode.MAX_PIXELS` as a square."""
+
+FIGURES = (".png", ".pdf", ".jpg", ".jpeg", ".webp", ".tif")
+"""What a figure's name may end in."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -85,8 +91,10 @@ class Options:
             raise UsageError(f"--dtype {self.dtype}: float32, bfloat16 or float16")
         if self.keep_images not in ("none", "sample", "all"):
             raise UsageError(f"--keep-images {self.keep_images}: none, sample or all")
-        if any(r < 1 for r in self.resolution):
-            raise UsageError("--resolution is in pixels, at least 1")
+        if any(not 1 <= r <= MAX_SIDE for r in self.resolution):
+            raise UsageError(f"--resolution is in pixels, from 1 to {MAX_SIDE}")
+        if self.grid is not None and Path(self.grid).suffix.lower() not in FIGURES:
+            raise UsageError(f"--grid {self.grid}: the name ends in {', '.join(FIGURES)}")
         if any(t < 1 for t in self.tokens):
             raise UsageError("--tokens is at least 1")
 

@@ -89,12 +89,17 @@ def test_keep_images_and_a_figure(vtbench, photos: Path) -> None:
         (["--model", "resize", "--limit", "0"], 2, "at least 1"),
         (["--model", "resize", "--out", "in_the_way"], 1, "in_the_way"),
         (["--model", "nofile.py:build"], 2, "nofile.py"),
+        (["--model", "broken.py:build"], 2, "ZeroDivisionError: division by zero (broken.py, line 2)"),
+        (["--model", "broken.py:other"], 2, "broken.py:other raised KeyError"),
+        (["--model", "resize", "--grid", "figure.xyz"], 2, ".png"),
+        (["--model", "resize", "--resolution", "99999"], 2, "10000"),
     ],
 )
 def test_a_mistake_is_one_line_with_the_way_out(
     vtbench, photos: Path, arguments: list[str], code: int, message: str
 ) -> None:
     Path("in_the_way").write_text("a file")
+    Path("broken.py").write_text("def build():\n    return 1 / 0\n\ndef other():\n    return {}['a']\n")
     base = ["reconstruct", "--device", "cpu"]
     if "--suite" not in arguments:
         base += ["--suite", "small.toml"]

@@ -87,7 +87,7 @@ def resample(image: Image.Image, size: Size, filter_: str) -> Image.Image:
 def _refuse_long(source: Size, size: Size) -> None:
     if size[0] * size[1] > MAX_PIXELS:
         raise BadSample(
-            f"a picture of {source[0]} x {source[1]} is too long and narrow: scaled it would be {size[0]} x {size[1]}"
+            f"a picture of {source[0]} x {source[1]} is too large once scaled: {size[0]} x {size[1]} is more than the limit of {MAX_PIXELS:,} pixels"
         )
 
 

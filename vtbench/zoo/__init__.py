@@ -174,10 +174,17 @@ def _make(
         "upstream": upstream,
     }
     passed, params = user_params(make, asked, offered, card.defaults if card else {})
-    made = make(**passed, **params)
+    try:
+        made = make(**passed, **params)
+    except Exception as error:
+        if not asked.is_code() or isinstance(error, VtbenchError):
+            raise
+        from vtbench.zoo.python import blamed
+
+        raise blamed(error, asked.text) from error
     if not isinstance(made, Model):
         raise UsageError(
-            f"{asked.text} gave a {type(made).__name__}, not a tokenizer or generator",
+            f"{asked.text} returned {type(made).__name__}, not a tokenizer or generator",
             "Return a vtbench.api.Tokenizer or Generator, or what vtbench.tokenizer(encode=..., decode=...) makes",
         )
     if not made.params:

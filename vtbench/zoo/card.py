@@ -257,7 +257,7 @@ def _given(path: Path, files: tuple[File, ...], name: str) -> dict[str, Path]:
             if len(files) == 1 and len(lying) == 1:
                 there = lying[0]
             else:
-                names = " or ".join(w.name for w in wanted) or "a single weights file"
+                names = " or ".join(dict.fromkeys(w.name for w in wanted)) or "a single weights file"
                 raise MissingWeights(f"{root} does not hold the {file.role} of {name} ({names})")
         found[file.role] = there
     return found

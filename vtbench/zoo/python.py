@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from vtbench.api import Tokenizer
-from vtbench.errors import MissingPackage, UnknownName, UsageError
+from vtbench.errors import MissingPackage, UnknownName, UsageError, VtbenchError
 from vtbench.zoo.spec import Spec
 
 
@@ -52,7 +53,20 @@ def _file(path: Path) -> Any:
         ) from error
     except SyntaxError as error:
         raise UsageError(f"{path}, line {error.lineno}: {error.msg}") from error
+    except Exception as error:
+        if isinstance(error, VtbenchError):
+            raise
+        raise blamed(error, str(path)) from error
     return module
+
+
+def blamed(error: Exception, what: str) -> UsageError:
+    """An exception of a user's own code as one line: what it said, and in which line of which file."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return UsageError(
+        f"{what} raised {type(error).__name__}: {error} ({Path(last.filename).name}, line {last.lineno})",
+        "VTBENCH_DEBUG=1 shows its traceback",
+    )
 
 
 def _module(name: str) -> Any:
