@@ -78,7 +78,7 @@ def test_keep_images_and_a_figure(vtbench, photos: Path) -> None:
     ("arguments", "code", "message"),
     [
         (["--model", "tiney"], 2, "Did you mean tiny"),
-        (["--model", "flextok"], 1, "precomputed:DIR"),
+        (["--model", "flextok"], 1, "models setup flextok"),
         (["--model", "jpeg:quality=high"], 2, "quality"),
         (["--model", "jpeg:qualty=30"], 2, "quality"),
         (["--model", "resize", "--suite", "demoo"], 2, "Did you mean demo"),
