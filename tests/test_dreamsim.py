@@ -88,7 +88,7 @@ def write(folder, model):
 @pytest.fixture
 def images():
     generator = torch.Generator().manual_seed(1)
-    x = torch.nn.functional.interpolate(torch.rand(2, 3, 20, 20, generator=generator), (256, 240), mode="bicubic")
+    x = torch.nn.functional.interpolate(torch.rand(2, 3, 20, 20, generator=generator), (256, 224), mode="bicubic")
     return (x.clamp(0, 1) * 255).round() / 255
 
 
@@ -132,6 +132,12 @@ def test_distances_are_the_packages(tmp_path, monkeypatch, images, model):
         wanted = float(network(ready[0], ready[1]))
     assert wanted > 1e-3
     assert 1 - float((rows[0].astype(float) * rows[1]).sum()) == pytest.approx(wanted, rel=1e-4, abs=1e-6)
+    bare = DreamSim({"model": model, "resize": "none"})
+    bare.open("cpu")
+    raw = bare(Batch([], images=images[:, :, :192]), ["embedding"])["embedding"].values.astype(float)
+    with torch.inference_mode():
+        fed = float(network(images[:1, :, :192], images[1:, :, :192]))
+    assert 1 - float((raw[0] * raw[1]).sum()) == pytest.approx(fed, rel=1e-4, abs=1e-6)
     one = extractor(Batch([], images=images[1:]), ["embedding"])["embedding"].values
     np.testing.assert_allclose(one[0], rows[1], atol=1e-6)
 
@@ -141,6 +147,8 @@ def test_the_tuning_matters_and_faults_are_named(tmp_path, monkeypatch, images):
     with pytest.raises(MissingWeights, match="DreamSim") as missing:
         DreamSim({}).identity()
     assert "dreamsim_ensemble_checkpoint.zip" in str(missing.value.way_out)
+    with pytest.raises(UsageError, match="resize"):
+        DreamSim({"resize": "bilinear"})
     with pytest.raises(UsageError, match="vit"):
         DreamSim({"model": "vit"})
     write(tmp_path, "clip_vitb32")

@@ -90,7 +90,8 @@ def tuned(states: Sequence[dict[str, torch.Tensor]], tuning: Mapping[str, torch.
 class DreamSim:
     """The embedding whose cosine distance is DreamSim: head `embedding`, float32 ``[B, D]``, centred and of length 1.
 
-    args: model (`ensemble`, as the package's default and the paper have it, D = 1792; or one of its single models)."""
+    args: model (`ensemble`, as the package's default and the paper have it, D = 1792; or one of its single models); resize (`pillow`: to
+    224 x 224 as the package prepares images; `none`: fed as they are, cut to whole patches, which scripts that skip the preparation do)."""
 
     name = "dreamsim"
     version = 1
@@ -100,6 +101,9 @@ class DreamSim:
         self.model = args.get("model", "ensemble")
         if self.model not in MODELS:
             raise UsageError(f"no DreamSim model '{self.model}'", f"Known: {', '.join(MODELS)}")
+        self.resize = args.get("resize", "pillow")
+        if self.resize not in ("pillow", "none"):
+            raise UsageError(f"DreamSim has no resize '{self.resize}'", "Known: pillow, none")
         self._networks: list[tuple[Trunk, VisionTransformer, Any]] = []
         self._device = "cpu"
 
@@ -166,6 +170,7 @@ class DreamSim:
 
         assert self._networks, "open() comes first"
         with exact(self._device):
-            ready = pillow_resized(batch.images, SIDE).to(self._device)
+            ready = batch.images if self.resize == "none" else pillow_resized(batch.images, SIDE)
+            ready = ready.to(self._device)
             found = torch.cat([self._embedding(x) for x in pieces(ready)])
         return {"embedding": Rows(found.float().cpu().numpy().astype(np.float32))}
