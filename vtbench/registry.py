@@ -59,11 +59,12 @@ def _load_metrics() -> None:
             importlib.import_module(f"vtbench.metrics.{path.stem}")
     for point in entry_points(group="vtbench.metrics"):
         point.load()
-    _load_plugin_files()
+    load_plugins()
 
 
 @cache
-def _load_plugin_files() -> None:
+def load_plugins() -> None:
+    """Run the files that VTBENCH_PLUGINS names, once."""
     for name in filter(None, os.environ.get("VTBENCH_PLUGINS", "").split(os.pathsep)):
         path = Path(name)
         if not path.is_file():

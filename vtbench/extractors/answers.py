@@ -16,7 +16,7 @@ from vtbench import weights
 from vtbench.api import Batch, Rows
 from vtbench.dpg import questions_of
 from vtbench.errors import MissingWeights, UnknownName, UsageError
-from vtbench.registry import resolve
+from vtbench.registry import load_plugins, resolve
 
 HEADS = ("answer", "question", "picture")
 
@@ -97,6 +97,8 @@ class Answers:
 
     def __init__(self, args: Mapping[str, Any]) -> None:
         name = str(args.get("judge") or "mplug-large")
+        if name not in JUDGES:
+            load_plugins()
         if name not in JUDGES:
             raise UnknownName("judge", name, JUDGES)
         target = JUDGES[name]

@@ -17,7 +17,7 @@ from vtbench.api import Batch, Rows
 from vtbench.errors import UnknownName, VtbenchError
 from vtbench.geneval.prompts import CLASSES, COLOURS
 from vtbench.geneval.rules import KEPT
-from vtbench.registry import resolve
+from vtbench.registry import load_plugins, resolve
 
 HEADS = ("class", "score", "box", "colour")
 
@@ -88,8 +88,10 @@ def colour_namer(name: str) -> Callable[[type], type]:
 
 
 def _made(kind: str, name: str, known: dict[str, Any]) -> Any:
-    for point in entry_points(group=f"vtbench.{kind.replace(' ', '_')}s"):
-        known.setdefault(point.name, point.value)
+    if name not in known:
+        load_plugins()  # a worker has loaded none yet
+        for point in entry_points(group=f"vtbench.{kind.replace(' ', '_')}s"):
+            known.setdefault(point.name, point.value)
     if name not in known:
         raise UnknownName(kind, name, known)
     target = known[name]

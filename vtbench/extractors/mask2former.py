@@ -37,6 +37,8 @@ FILE = f"{MMDETECTION}_20220504_001756-743b7d99.pth"
 HUB = "facebook/mask2former-swin-small-coco-instance"
 UNUSED = ("criterion.empty_weight", "swin.layernorm.weight", "swin.layernorm.bias")
 """Tensors of transformers' class that no forward reads: of the loss, and the last norm of a Swin that is not a classifier."""
+CONSTANT = "relative_position_index"
+"""A buffer of older versions, which every network computes for itself."""
 
 
 # ------------------------------------------------------------------------------------------------ before the network
@@ -193,8 +195,8 @@ def network(state: Mapping[str, Any], config: Any, where: str) -> Any:
         logging.set_verbosity(quiet)
         if bar:
             logging.enable_progress_bar()
-    lacking = sorted(k for k in told["missing_keys"] if not k.endswith(UNUSED))
-    strange = sorted(k for k in told["unexpected_keys"] if not k.endswith((*UNUSED, "relative_position_index")))
+    lacking = sorted(k for k in told["missing_keys"] if not k.endswith((*UNUSED, CONSTANT)))
+    strange = sorted(k for k in told["unexpected_keys"] if not k.endswith((*UNUSED, CONSTANT)))
     wrong = [str(k) for k in told.get("mismatched_keys") or ()]
     for what, names in (("missing", lacking), ("unexpected", strange), ("of another shape", wrong)):
         if names:
