@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -168,7 +169,7 @@ def _kinds(models: Mapping[str, str]) -> dict[str, list[str]]:
 
 _REASONS = {
     "without a package": ("needs the package",),
-    "without their authors' code": ("upstream", "authors' code", "checkout"),
+    "without their authors' code": ("upstream", "authors' code", "checkout", "environment"),
     "without weights": ("no weights", "give --weights", "--weights"),
     "without an adapter": ("no adapter", "not part of this version"),
 }
@@ -194,7 +195,7 @@ def _print(found: Mapping[str, Any], full: bool) -> None:
         )
     )
     line("devices", ", ".join(found["devices"]) + (f"; {cuda}" if cuda else ""))
-    there = [f"{n} {v}" for n, v in found["packages"].items() if v]
+    there = [f"{n} {v}" if full else n for n, v in found["packages"].items() if v]
     _paragraph(out, "packages", there or ["none of the optional ones"])
     absent: dict[str, list[str]] = {}
     for name, version in found["packages"].items():
@@ -204,9 +205,12 @@ def _print(found: Mapping[str, Any], full: bool) -> None:
         line("", f"pip install 'vtbench[{extra}]' brings {', '.join(names)}", "yellow")
     runs = [name for name, lacks in found["suites"].items() if not lacks]
     _paragraph(out, "suites", _families(runs) or ["none runs here"], "green")
-    for name, lacks in found["suites"].items():
-        for why in lacks:
-            line("", f"{name} lacks: {why}", "yellow")
+    if full:
+        for name, lacks in found["suites"].items():
+            for why in lacks:
+                line("", f"{name} lacks: {why}", "yellow")
+    for lacks, names in () if full else _alike(found["suites"]).items():
+        line("", f"{', '.join(_families(names))} without {lacks}", "yellow")
     models = found["models"]
     _paragraph(out, "models", [name for name, why in models.items() if not why] or ["none runs here"], "green")
     if full:
@@ -227,7 +231,17 @@ def _print(found: Mapping[str, Any], full: bool) -> None:
     else:
         line("demo", "runs: vtbench reconstruct --model tiny --suite demo", "green")
     if not full:
-        out.print(Text("vtbench doctor --full gives every reason in full", "dim"))
+        line("more", "vtbench doctor --full: every reason, and the way out", "dim")
+
+
+def _alike(suites: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """What suites lack, in few words, with those that lack the same."""
+    kinds: dict[str, list[str]] = {}
+    for name, lacks in suites.items():
+        if lacks:
+            short = [re.sub(r"^no (?=weights)| \(.*|\. .*", "", why) for why in lacks]
+            kinds.setdefault(", ".join(dict.fromkeys(short)), []).append(name)
+    return kinds
 
 
 def _families(names: Iterable[str]) -> list[str]:
