@@ -9,8 +9,10 @@ import torch
 from PIL import Image
 from toys import Blots, Patches
 
+import vtbench
 from vtbench.api import Condition, View
 from vtbench.cli.generate import beside, variants
+from vtbench.comparable import Entry, why_not
 from vtbench.data.conditions import labels, prompts
 from vtbench.engine.chunks import seed_of
 from vtbench.errors import BadData, BadSample, UsageError
@@ -349,3 +351,51 @@ def test_generated_images_of_another_size_are_prepared_like_the_reference():
     assert np.array_equal((seen[0] * 255).round().byte().permute(1, 2, 0).numpy(), small)
     native = see(pixels, unmade(labels(1, 2).samples), View(frame="source"), truth=False)
     assert np.array_equal(native[1], grid[1])
+
+
+def test_a_function_in_memory_is_a_generator(suite, tmp_path):
+    net = torch.nn.Linear(1, 3 * 4 * 4)
+    calls = []
+
+    def sample(given, seeds):
+        calls.append((given.tolist(), seeds))
+        noise = torch.stack([torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(s)) for s in seeds])
+        small = net(given[:, None].float()).view(-1, 3, 4, 4) * 0 + noise.tanh()
+        return torch.nn.functional.interpolate(small, (32, 32)).detach()
+
+    model = vtbench.generator(sample, classes=4, value_range=(-1, 1), resolution=32, steps=7)
+    assert model.modules()["generator"] is net and model.revision.startswith("sha256:")
+    before = model.revision
+    with torch.no_grad():
+        net.bias += 1
+    assert model.revision != before
+    with open(suite, "a") as file:
+        file.write('[[metrics]]\nname = "sampling_steps"\nprotocols = ["generation-costs"]\n')
+    found = run(suite, tmp_path, model, keep_images="all")
+    cells = {r.metric: r for r in found.record.rows}
+    assert cells["sampling_steps"].value == 7 and cells["tokens_used"].why == "mine gives no tokens"
+    assert [g for g, _ in calls if len(g) == 4][:3] == [[0, 1, 2, 3]] * 3
+    kept = sorted((tmp_path / "out/images" / found.record.run_id).glob("*/generated/*.png"))
+    wanted = torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(seed_of(0, "000002", "generate"))).tanh()
+    grey = ((wanted[0, 0, 0] + 1) / 2 * 255).round()
+    assert len(kept) == 12 and np.asarray(Image.open(kept[2]))[0, 0, 0] == grey
+    with pytest.raises(UsageError, match="class labels or prompts, not both"):
+        vtbench.generator(sample, classes=4, prompts=True)
+
+
+def test_array_jobs_and_interruptions_end_with_the_same_rows(suite, tmp_path):
+    whole = run(suite, tmp_path, Blots())
+    model = Blots()
+    for part in ("0:1", "2:3"):
+        Evaluator(suite, out=str(tmp_path / "parts"), device="cpu", chunks=part)(model)
+    assert model.calls == 8
+    rest = Evaluator(suite, out=str(tmp_path / "parts"), device="cpu")(model)
+    assert model.calls == 12 and rest.record.rows == whole.record.rows and rest.record.run_id == whole.record.run_id
+
+
+def test_runs_from_other_conditions_do_not_compare(suite, tmp_path):
+    balanced, random = (run(suite, tmp_path, Blots(), labels=how).record for how in ("balanced", "random"))
+    same = [Entry(r.rows[0].model_copy(update={"protocol": "p"}), r) for r in (balanced, random)]
+    shared = same[1].record.model_copy(update={"dataset": balanced.dataset, "protocols": balanced.protocols})
+    row = same[1].row.model_copy(update={"protocol_digest": same[0].row.protocol_digest})
+    assert why_not(same[0], Entry(row, shared)) == "images made from labels:balanced-4x3 and labels:random-4x3"

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vtbench.result import Result
     from vtbench.scoring import score
     from vtbench.zoo.wrapped import tokenizer
+    from vtbench.zoo.wrapped_generator import generator
 
 _EXPORTS = {
     "compare": "vtbench.comparison",
@@ -26,11 +27,12 @@ _EXPORTS = {
     "Meter": "vtbench.meter",
     "Result": "vtbench.result",
     "evaluate": "vtbench.evaluation",
+    "generator": "vtbench.zoo.wrapped_generator",
     "score": "vtbench.scoring",
     "tokenizer": "vtbench.zoo.wrapped",
 }
 
-__all__ = ["Evaluator", "Meter", "Result", "__version__", "compare", "evaluate", "score", "tokenizer"]
+__all__ = ["Evaluator", "Meter", "Result", "__version__", "compare", "evaluate", "generator", "score", "tokenizer"]
 
 
 def __getattr__(name: str) -> Any:

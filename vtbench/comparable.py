@@ -128,6 +128,9 @@ def why_not(a: Entry, b: Entry) -> str:
         return f"versions {a.row.metric_version} and {b.row.metric_version} of the metric"
     if a.record.dataset.revision != b.record.dataset.revision:
         return f"other images under the name {a.dataset}"
+    left, right = a.record.options, b.record.options
+    if left.get("conditions_revision") != right.get("conditions_revision"):  # what generators made their images from
+        return f"images made from {left.get('conditions')} and {right.get('conditions')}"
     if _weights(a) != _weights(b):
         return "other weights of the metric's network"
     if a.row.n != b.row.n and "partial" in (a.row.status, b.row.status):
