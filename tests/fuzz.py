@@ -38,7 +38,7 @@ from PIL import Image
 
 from vtbench.errors import VtbenchError
 
-LIMIT_SECONDS = 10.0
+LIMIT_SECONDS = 30.0
 LIMIT_BYTES = 3 << 30
 PWNED = "pwned"
 
