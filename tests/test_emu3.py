@@ -80,7 +80,7 @@ def test_an_index_that_lies_is_refused(tmp_path):
     with pytest.raises(BadWeights, match=r"lacks tensors .*: b"):
         weights.load_state(index)
     index.write_text("{}")
-    with pytest.raises(BadWeights, match="no index"):
+    with pytest.raises(BadWeights, match="no weight_map"):
         weights.load_state(index)
 
 

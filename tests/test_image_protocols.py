@@ -37,8 +37,13 @@ def test_protocol_prepares_a_picture(name):
     from vtbench.data import prepare
 
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 100, 3), dtype=np.uint8))
-    pixels, _ = prepare(picture, load_protocol(name).input, 64)
-    assert pixels.shape == (3, 64, 64) and pixels.min() >= 0 and pixels.max() <= 1
+    asked = load_protocol(name).input
+    pixels, _ = prepare(picture, asked, 64)
+    assert (
+        pixels.shape == ((3, 80, 100) if asked["fit"] == "none" else (3, 64, 64))
+        and pixels.min() >= 0
+        and pixels.max() <= 1
+    )
 
 
 def test_protocols_of_the_reference_table_are_there():

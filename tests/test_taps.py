@@ -23,6 +23,7 @@ from vtbench.registry import resolve
 from vtbench.zoo.layout import shapes_of
 from vtbench.zoo.quantise import nearest
 from vtbench.zoo.tiny import Tiny
+from vtbench.zoo.tiny_network import STRIDES
 from vtbench.zoo.unitok import UniTok
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -77,7 +78,7 @@ def test_tiny_hands_out_its_deepest_map_and_what_it_rounds() -> None:
     model, images = Tiny(), seeded_images((2, 3, 64, 96))
     hidden, z = model.features(images, "hidden"), model.features(images, "pre_quant")
     assert hidden is not None and z is not None
-    assert hidden.shape == (2, 2 * 3, 96) and z.shape == (2, 6 + 24 + 2 * 96, 4)
+    assert hidden.shape == (2, 2 * 3, 96) and z.shape == (2, sum(64 // stride * 96 // stride for stride in STRIDES), 4)
     ids = model.encode(images).data["tokens"]
     digits = torch.round((z[:, :6] + 1) / 2 * (model.net.steps - 1)).long()
     coarse = (digits * model.net.place).sum(2)

@@ -139,7 +139,9 @@ def _shards(index: Path, prefixes: Sequence[str]) -> dict[str, Any]:
     what = f"the index {index} of a sharded checkpoint"
     found = parse.loads_json(index, BadWeights, what)
     parse.expect(found, {"weight_map": dict}, what, BadWeights)
-    table = found.get("weight_map", {})
+    table = found.get("weight_map")
+    if not table:
+        raise BadWeights(f"{index} is no index of a sharded checkpoint: it has no weight_map", "Fetch it again")
     parse.expect(table, dict.fromkeys(table, str), what, BadWeights)
     wanted = set(_under(table, prefixes))
     out: dict[str, Any] = {}

@@ -122,11 +122,11 @@ def test_a_full_disk_keeps_what_was_measured(vtbench, photos: Path, monkeypatch:
 
     real, calls = store.replace_file, []
 
-    def full(path: Path, data: bytes) -> None:
+    def full(path: Path, data: bytes, **how: bool) -> None:
         calls.append(path)
         if len(calls) > 3:
             raise OSError(28, "No space left on device", str(path))
-        real(path, data)
+        real(path, data, **how)
 
     with monkeypatch.context() as patch:
         patch.setattr(store, "replace_file", full)

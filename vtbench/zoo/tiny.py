@@ -114,7 +114,7 @@ class Tiny(Tokenizer):
 
     @torch.no_grad()
     def features(self, images: Tensor, tap: str) -> Tensor | None:
-        """`hidden`: the deepest map, 32 pixels a position. `pre_quant`: what is rounded, of all four levels, one after another."""
+        """`hidden`: the deepest map, 32 pixels a position. `pre_quant`: what is rounded, of every level, one after another."""
         height, width = images.shape[-2:]
         bottom, right = self._padding(height, width)
         padded = F.pad(images.to(self._device, torch.float32), (0, right, 0, bottom), mode="replicate")
