@@ -17,7 +17,7 @@ from vtbench.errors import BadWeights, LostBatch, MissingWeights, UnknownName, U
 from vtbench.zoo import card as cards
 from vtbench.zoo.card import Card, File
 from vtbench.zoo.spec import parse, user_params
-from vtbench.zoo.upstream import place, process, setup, worker
+from vtbench.zoo.upstream import adapter, place, process, setup, worker
 from vtbench.zoo.upstream.adapter import Upstream
 
 PACKAGE = """
@@ -384,7 +384,7 @@ def test_every_upstream_card_has_a_recipe_and_a_light_driver():
 # ------------------------------------------------------------------------------------------- in a run
 
 
-def test_a_lost_batch_costs_its_samples_and_the_next_run_measures_them(listed, photos, tmp_path):
+def test_a_lost_batch_costs_its_samples_and_the_next_run_measures_them(listed, photos, tmp_path, monkeypatch):
     import vtbench
 
     (tmp_path / "protocols").mkdir()
@@ -410,3 +410,5 @@ def test_a_lost_batch_costs_its_samples_and_the_next_run_measures_them(listed, p
     assert again.environment.more["chunks_measured"] == 1
     assert again.environment.more["worker"]["commit"].startswith("code:")
     assert "numpy" in again.environment.more["worker"]["packages"]
+    monkeypatch.setattr(adapter, "Process", None)  # a complete run starts no worker
+    assert run().rows == again.rows

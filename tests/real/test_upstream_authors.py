@@ -24,6 +24,7 @@ SYSTEMS = {
     "alit": 5e-4,
     "dualvitok": 1e-4,
     "elm-bae": 1e-4,
+    "flextok": 1e-5,
     "fqgan-dual": 1e-6,
     "hita": 1e-4,
     "infinity-vae-d32": 1e-5,

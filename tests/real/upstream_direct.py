@@ -23,6 +23,27 @@ def unit(x):
     return ((x + 1) / 2).clamp(0, 1)
 
 
+def flextok(source, images, seeds, weights, params):
+    folder = Path(weights["config"]).parent
+    os.chdir(folder)  # the small configuration names its autoencoder's folder
+    from flextok.flextok_wrapper import FlexTokFromHub
+
+    net = FlexTokFromHub.from_pretrained(str(folder)).eval()
+    net.vae.sample_posterior = False
+    for (
+        module
+    ) in net.modules():  # their own switches: attention that takes minutes to compile, and compiled gives the same
+        if hasattr(module, "use_flex_attention"):
+            module.use_flex_attention = False
+        if hasattr(module, "return_materialized_mask"):
+            module.return_materialized_mask = True
+    tokens = net.tokenize(images * 2 - 1)
+    options = {"timesteps": params["steps"], "guidance_scale": 7.5, "perform_norm_guidance": True, "verbose": False}
+    drawn = [torch.Generator().manual_seed(int(s)) for s in seeds]
+    found = [net.detokenize([t], generator=g, **options) for t, g in zip(tokens, drawn)]
+    return {"tokens": torch.cat(tokens)}, unit(torch.cat(found))
+
+
 def on_a_cpu():
     """The authors' scripts assume CUDA: where they ask for it by name, stay on the CPU."""
     torch.Tensor.cuda = lambda self, *a, **k: self

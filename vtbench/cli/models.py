@@ -19,7 +19,12 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("setup")(setup)
-UPSTREAM = typer.Option(None, "--upstream", help="A checkout of the authors' code, where the model runs through it.")
+UPSTREAM = typer.Option(
+    None,
+    "--upstream",
+    envvar="VTBENCH_UPSTREAM",
+    help="A checkout of the authors' code, where the model runs through it.",
+)
 
 
 @app.command("list")

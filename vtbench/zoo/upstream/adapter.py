@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
+import json
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
@@ -14,6 +16,7 @@ import numpy as np
 import torch
 
 from vtbench.api import Capabilities, Condition, Stream, Tokenizer, Tokens
+from vtbench.atomic import replace_file
 from vtbench.errors import BadWeights, LostBatch, MissingWeights, VtbenchError
 from vtbench.weights import digest
 from vtbench.zoo.upstream import DESCRIPTION, place
@@ -112,7 +115,7 @@ class Upstream(Tokenizer):
             raise
         if self._description is None:
             self._describe(reply["description"])
-            self._versions = dict(reply["versions"])
+        self._versions = dict(reply["versions"])
         self._process = process
         return process
 
@@ -188,11 +191,28 @@ class Upstream(Tokenizer):
         self.notes = (*self.notes, *told.get("notes", ()))
 
     def description(self) -> Mapping[str, Any]:
-        """What the driver tells of the model; starts the worker when it has not run yet."""
+        """What the driver tells of the model: as remembered for these weights, code and parameters, else from the worker."""
+        if self._description is None and (known := self._known()) is not None:
+            self._describe(known)
         if self._description is None:
             self._process = self._first()
+            with contextlib.suppress(OSError):  # a cache that cannot be written costs a start of the worker, no more
+                replace_file(self._remembered(), json.dumps(self._description).encode())
         assert self._description is not None
         return self._description
+
+    def _remembered(self) -> Path:
+        """Where the description is kept, so that a dry run, a complete run or the parent of several devices need not load the model."""
+        told = [self.revision, digest(self.driver), sorted(self.params.items())]
+        name = hashlib.sha256(json.dumps(told, default=str).encode()).hexdigest()[:32]
+        return place.folder(self.recipe.driver) / "descriptions" / f"{name}.json"
+
+    def _known(self) -> dict[str, Any] | None:
+        try:
+            found = json.loads(self._remembered().read_text("utf-8"))
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
 
     def _first(self) -> Process:
         try:

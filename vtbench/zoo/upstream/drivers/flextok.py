@@ -35,8 +35,12 @@ def load(
     from flextok.flextok_wrapper import FlexTokFromHub
     from safetensors.torch import load_file
 
-    state = load_file(weights["weights"])
-    model = FlexTokFromHub(_config(weights))
+    state, config = load_file(weights["weights"]), _config(weights)
+    try:
+        model = FlexTokFromHub(config)
+    except OSError as error:
+        named = config["vae"].get("hf_hub_path")
+        raise FileNotFoundError(f"its autoencoder {named} is not here: `vtbench weights fetch hub:{named}`") from error
     lacking, left = model.load_state_dict(state, strict=False)
     if lacking or left:
         raise ValueError(
@@ -57,12 +61,15 @@ def _without_compiler(model: Any) -> None:
 
 
 def _config(weights: dict[str, str]) -> dict[str, Any]:
-    """The model's configuration, with the autoencoder's taken from here: nothing is fetched, and only classes of FlexTok and torch.nn are made."""
+    """The model's configuration, with the autoencoder's taken from here: nothing is fetched, and only what FlexTok and torch.nn define is made or called."""
+    from hydra.utils import get_object
+
     path = Path(weights["config"])
     config = json.loads(path.read_text("utf-8"))
     config = config.get("config", config)
     for target in _targets(config):
-        if not target.startswith(_OURS):
+        # the name alone is not enough: flextok.utils.checkpoint.os.system would be os's
+        if not target.startswith(_OURS) or not f"{getattr(get_object(target), '__module__', '')}.".startswith(_OURS):
             raise ValueError(f"{path} would make a {target}, which is no part of FlexTok: refused")
     vae = config["vae"]
     named = vae.get("hf_hub_path")
