@@ -33,12 +33,15 @@ def load(
     if steps < 1:
         raise ValueError(f"steps={steps}: at least 1")
     from flextok.flextok_wrapper import FlexTokFromHub
+    from hydra.errors import InstantiationException
     from safetensors.torch import load_file
 
     state, config = load_file(weights["weights"]), _config(weights)
     try:
         model = FlexTokFromHub(config)
-    except OSError as error:
+    except InstantiationException as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
         named = config["vae"].get("hf_hub_path")
         raise FileNotFoundError(f"its autoencoder {named} is not here: `vtbench weights fetch hub:{named}`") from error
     lacking, left = model.load_state_dict(state, strict=False)
