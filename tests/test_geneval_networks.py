@@ -238,6 +238,38 @@ def test_transformers_clip_renamed_is_open_clips():
     np.testing.assert_allclose(found, wanted[0].numpy(), rtol=1e-4, atol=1e-3)
 
 
+def test_detector_and_colours_together_give_rows_by_image(monkeypatch):
+    open_clip = pytest.importorskip("open_clip")
+    from vtbench.api import Batch
+    from vtbench.extractors.detections import HEADS, Detections
+
+    monkeypatch.setattr(m2f, "LONG", 96)
+    monkeypatch.setattr(m2f, "SHORT", 64)
+    extractor = Detections({})
+    network = small_network()[0]
+    network.class_predictor.weight.data *= 300
+    for layer in network.model.transformer_module.decoder.mask_predictor.mask_embedder.parameters():
+        layer.data *= 3
+    extractor.detector.use(network)
+    torch.manual_seed(1)
+    small = {"image_size": 32, "patch_size": 8, "width": 32, "layers": 1, "head_width": 16}
+    text = {"context_length": 77, "vocab_size": 49408, "width": 24, "layers": 1, "heads": 2}
+    clip = open_clip.CLIP(16, small, text, quick_gelu=True)
+    extractor.namer.use(clip, open_clip.get_tokenizer("ViT-L-14"), side=32)
+    rng = np.random.default_rng(1)
+    images = [rng.integers(0, 256, (h, w, 3), dtype=np.uint8) for h, w in ((30, 40), (60, 50))]
+    rows = extractor(Batch([None, None], images=images), HEADS)
+    where = rows["class"].image
+    assert len(where) > 0 and set(where) <= {0, 1}
+    assert rows["colour"].values.shape == (len(where), 10)
+    assert rows["colour"].values.any(axis=1).all() and (rows["score"].values > 0.3).all()
+    for at, (x0, y0, x1, y1) in zip(where, rows["box"].values):
+        height, width = images[at].shape[:2]
+        assert 0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height
+    without = extractor(Batch([None, None], images=images), ["class"])
+    assert without.keys() == {"class"} and np.array_equal(without["class"].values, rows["class"].values)
+
+
 @pytest.mark.parametrize("size", [(40, 50), (300, 180), (224, 224), (7, 900), (225, 301)])
 def test_crops_are_prepared_as_open_clip_does(size):
     open_clip = pytest.importorskip("open_clip")

@@ -23,7 +23,8 @@ METRICS = {
     "t_acc": "wu2025tokbench",
     "t_ned": "wu2025tokbench",
     "f_sim": "wu2025tokbench",
-    "geneval": "ghosh2023geneval",
+    **dict.fromkeys(("geneval", "geneval_images", "geneval_prompts"), "ghosh2023geneval"),
+    "dpg_bench": "hu2024ella",
 }
 DATASETS = {
     "imagenet-val": "deng2009imagenet",
@@ -90,6 +91,10 @@ ENTRIES = {
   title={{TokBench}: Evaluating Your Visual Tokenizer before Visual Generation},
   author={Wu, Junfeng and others},
   journal={arXiv preprint}, year={2025}}""",
+    "hu2024ella": """@article{hu2024ella,
+  title={{ELLA}: Equip Diffusion Models with {LLM} for Enhanced Semantic Alignment},
+  author={Hu, Xiwei and Wang, Rui and Fang, Yixiao and Fu, Bin and Cheng, Pei and Yu, Gang},
+  journal={arXiv preprint arXiv:2403.05135}, year={2024}}""",
     "ghosh2023geneval": """@inproceedings{ghosh2023geneval,
   title={{GenEval}: An Object-Focused Framework for Evaluating Text-to-Image Alignment},
   author={Ghosh, Dhruba and Hajishirzi, Hannaneh and Schmidt, Ludwig},
