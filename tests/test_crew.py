@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import toys
+from PIL import Image
 
 import vtbench
 from vtbench.engine.crew import Crew, Event
@@ -218,3 +219,17 @@ def test_devices_are_told_apart() -> None:
         Options(workers=0)
     assert Options(loaders=3).resolved_loaders() == 3
     assert 2 <= Options(device="cpu").resolved_loaders() <= max(8, os.cpu_count() or 1)
+
+
+def test_images_that_are_scored_travel_to_workers(tmp_path: Path, photos: Path) -> None:
+    _, suite = _write(tmp_path / "model")
+    (tmp_path / "model" / "crew.toml").write_text(SUITE.partition('[[metrics]]\nname = "codebook')[0])
+    fake = tmp_path / "fake"
+    fake.mkdir()
+    for path in photos.iterdir():
+        Image.open(path).resize((32, 32)).save(fake / path.name)
+        Image.open(path).transpose(Image.Transpose.ROTATE_180).resize((32, 32)).save(path)
+    how: dict[str, Any] = {"device": "cpu", "batch_size": 2, "alarms": False}
+    two = vtbench.score(str(fake), str(photos), suites=[suite], out=str(tmp_path / "two"), workers=2, **how)
+    one = vtbench.score(str(fake), str(photos), suites=[suite], out=str(tmp_path / "one"), **how)
+    assert two.record.rows == one.record.rows and two["psnr"].row.n == 10

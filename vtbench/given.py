@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,14 +73,17 @@ class GivenPairs(Tokenizer):
         import torch
 
         names, (height, width) = tokens.extra
-        arrays = []
-        for name in names:
+
+        def read(name: str) -> np.ndarray:
             array = np.asarray(self._samples[name].image(exif="ignore"))
             if array.shape[:2] != (height, width):
                 raise BadSample(
                     f"the image has {array.shape[1]} x {array.shape[0]} pixels, its ground truth, prepared, {width} x {height}"
                 )
-            arrays.append(array)
+            return array
+
+        with ThreadPoolExecutor(min(8, max(1, len(names)))) as pool:  # decoding lets go of the interpreter
+            arrays = list(pool.map(read, names))
         return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 255
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -407,7 +408,14 @@ class Bench:
 
     def _seen(self, pixels: torch.Tensor | None, items: Sequence[Item], view: View, *, truth: bool) -> Any:
         with self.stage("view"):
-            return see(pixels, items, view, truth=truth)
+            return see(pixels, items, view, truth=truth, each=self._each)
+
+    def _each(self, work: Callable[[Any], Any], things: Iterable[Any]) -> Iterable[Any]:
+        """`map` by as many threads as load."""
+        if self.workers == 1:
+            return map(work, things)
+        with ThreadPoolExecutor(self.workers) as pool:
+            return list(pool.map(work, things))
 
     # -------------------------------------------------------------------------------- the model and the extractors
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,8 +50,16 @@ def fitted(pixels: torch.Tensor, view: View) -> torch.Tensor:
     return torch.from_numpy(np.stack(arrays)).to(pixels.device)
 
 
-def see(pixels: torch.Tensor | None, items: Sequence[Item], view: View, *, truth: bool) -> Any:
-    """Pixels of a pass through a view: a tensor (frame `model`), or uint8 arrays on the source images (frame `source`)."""
+def see(
+    pixels: torch.Tensor | None,
+    items: Sequence[Item],
+    view: View,
+    *,
+    truth: bool,
+    each: Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]] = map,
+) -> Any:
+    """Pixels of a pass through a view: a tensor (frame `model`), or uint8 arrays on the source images (frame `source`). each: how images are put back on
+    their sources, one by one (`map`) or by threads."""
     if view.frame == "model":
         assert pixels is not None
         if view.size and tuple(pixels.shape[2:]) != (view.size, view.size):
@@ -60,16 +68,17 @@ def see(pixels: torch.Tensor | None, items: Sequence[Item], view: View, *, truth
     if truth:
         return [i.source for i in items]
     assert pixels is not None
-    out = []
-    for array, item in zip(to_bytes(pixels, view.quantise), items):
+
+    def back_on_source(pair: tuple[np.ndarray, Item]) -> np.ndarray:
+        array, item = pair
         if item.placement is None:  # generated: no source image but itself
-            out.append(array)
-            continue
+            return array
         if not item.placement.restorable:
             raise VtbenchError("this protocol crops its inputs, so a reconstruction cannot be put back on its source")
         back = restore(array, item.placement, filter=view.filter)
-        out.append(through_container(back, item.sample.stored_as, view.container))
-    return out
+        return through_container(back, item.sample.stored_as, view.container)
+
+    return list(each(back_on_source, zip(to_bytes(pixels, view.quantise), items)))
 
 
 def pad(images: torch.Tensor, multiple: int) -> torch.Tensor:
