@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import forks
 import pytest
 import toys
 from PIL import Image
@@ -233,3 +236,56 @@ def test_images_that_are_scored_travel_to_workers(tmp_path: Path, photos: Path) 
     two = vtbench.score(str(fake), str(photos), suites=[suite], out=str(tmp_path / "two"), workers=2, **how)
     one = vtbench.score(str(fake), str(photos), suites=[suite], out=str(tmp_path / "one"), **how)
     assert two.record.rows == one.record.rows and two["psnr"].row.n == 10
+
+
+SLOW = """
+import importlib.util, os, time
+spec = importlib.util.spec_from_file_location("toys", {toys!r})
+toys = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(toys)
+
+class Slow(toys.Patches):
+    def encode(self, images, **more):
+        time.sleep({pause})
+        with open({log!r}, "a") as log:
+            log.write(str(os.getpid()) + "\\n")
+        return super().encode(images, **more)
+
+def build():
+    return Slow()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_run_leaves_no_worker_behind_and_goes_on(
+    tmp_path: Path, photos: Path, number: signal.Signals
+) -> None:
+    _, suite = _write(tmp_path / "model")
+    log = tmp_path / "log"
+    (tmp_path / "slow.py").write_text(SLOW.format(toys=toys.__file__, pause=0.3, log=str(log)))
+    command = ["reconstruct", "--model", f"{tmp_path / 'slow.py'}:build", "--suite", suite, "--data", str(photos)]
+    command += ["--batch-size", "2", "--device", "cpu", "--no-alarms", "--json", "--out", str(tmp_path / "out")]
+    stopped = forks.Run([*command, "--workers", "2"])
+    deadline = time.monotonic() + 120
+    while (not log.is_file() or len(log.read_text().split()) < 2) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    stopped.kill(number)
+    done = stopped.end()
+    assert done.code == (130 if number == signal.SIGTERM else -signal.SIGKILL) and not done.out, done.err
+    workers = {int(pid) for pid in log.read_text().split()}
+    while any(_alive(pid) for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(_alive(pid) for pid in workers), "a worker outlived its run"
+    before = len(log.read_text().split())
+    again = forks.run(command)
+    clean = forks.run([*command[:-1], str(tmp_path / "clean")])
+    assert again.code == clean.code == 0 and again.out == clean.out
+    resumed = len(log.read_text().split()) - before - 5  # the clean run's are five
+    assert resumed <= 5 - before + 2, "a complete chunk was measured twice"
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
