@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import signal
@@ -111,5 +112,9 @@ def main() -> None:
         if os.environ.get("VTBENCH_DEBUG") or error.errno is None:
             raise
         where = f" ({error.filename})" if error.filename else ""
-        print(printable(f"vtbench: {error.strerror}{where}. Everything measured before is kept"), file=sys.stderr)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        way_out = ": free the space or name another folder with --out, and run it again" if full else ""
+        print(
+            printable(f"vtbench: {error.strerror}{where}. Everything measured before is kept{way_out}"), file=sys.stderr
+        )
         sys.exit(1)
