@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import resource
@@ -49,12 +50,25 @@ class Run:
         told: Sequence[Any] = (),
         limits: Mapping[str, int] | None = None,
     ) -> None:
-        ends = [_server.Pipe(duplex=False) for _ in range(2)]
+        ends = [_server.Pipe(duplex=False) for _ in range(3)]
         self.process = _server.Process(
             target=_child,
-            args=(list(arguments), os.getcwd(), ends[0][1], ends[1][1], before, tuple(told), dict(limits or {})),
+            args=(
+                list(arguments),
+                os.getcwd(),
+                ends[0][1],
+                ends[1][1],
+                ends[2][1],
+                before,
+                tuple(told),
+                dict(limits or {}),
+            ),
         )
         self.process.start()
+        ready, told_so = ends.pop()
+        told_so.close()
+        with contextlib.suppress(EOFError):  # it died before it began
+            ready.recv()
         self._texts: list[list[bytes]] = [[], []]
         self._threads = []
         for (reader, writer), text in zip(ends, self._texts):
@@ -94,6 +108,7 @@ def _child(
     folder: str,
     out: Connection,
     err: Connection,
+    ready: Connection,
     before: Callable[..., None] | None,
     told: tuple[Any, ...],
     limits: dict[str, int],
@@ -113,6 +128,9 @@ def _child(
     if before is not None:
         before(*told)
     code: Any = 0
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    ready.send(None)
+    ready.close()
     try:
         cli.main()
     except SystemExit as stopped:
