@@ -112,8 +112,8 @@ def main() -> None:
         if os.environ.get("VTBENCH_DEBUG") or error.errno is None:
             raise
         where = f" ({error.filename})" if error.filename else ""
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        way_out = ": free the space or name another folder with --out, and run it again" if full else ""
+        no_room = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        way_out = ": free the space or name another folder with --out, and run it again" if no_room else ""
         print(
             printable(f"vtbench: {error.strerror}{where}. Everything measured before is kept{way_out}"), file=sys.stderr
         )
