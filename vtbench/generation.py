@@ -65,7 +65,8 @@ def _conditions(suite: Suite, options: Options) -> tuple[Dataset, str]:
                 f"the suite {suite.name} makes images from class labels: --data does not apply to it",
                 "--reference names the images they are held against",
             )
-        hows = {p.input["labels"] for p in suite.protocols.values() if "labels" in p.input} or {"balanced"}
+        hows = {p.input["labels"] for p in suite.protocols.values() if "labels" in p.input}
+        hows = hows or {options.labels or "balanced"}
         if len(hows) > 1:
             raise UsageError(
                 f"the protocols of {suite.name} want labels that are {' and '.join(sorted(hows))}",

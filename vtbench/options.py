@@ -95,6 +95,8 @@ class Options:
             raise UsageError(f"--resolution is in pixels, from 1 to {MAX_SIDE}")
         if self.grid is not None and Path(self.grid).suffix.lower() not in FIGURES:
             raise UsageError(f"--grid {self.grid}: the name ends in {', '.join(FIGURES)}")
+        if self.labels not in (None, "balanced", "random"):
+            raise UsageError(f"--labels {self.labels}: balanced or random")
         if any(t < 1 for t in self.tokens):
             raise UsageError("--tokens is at least 1")
 
