@@ -13,6 +13,7 @@ from vtbench.record import Alarm
 
 LEAST = 4  # pairs, below which nothing is said
 MATCHED = 512  # images whose partner is looked for among all ground truth
+SLAB = 65_536  # thumbnails that are floats at a time
 SHIFT = 0.03  # of [0, 1], 8 grey levels
 
 
@@ -121,21 +122,28 @@ def _unit(thumbs: np.ndarray) -> np.ndarray:
 
 def _shuffled(seen: Mapping[str, np.ndarray], ids: Sequence[str]) -> Alarm | None:
     thumbs = seen["thumbs"]
-    fake, truth = _unit(thumbs[:, 0]), _unit(thumbs[:, 1])
     chosen = np.unique(np.linspace(0, len(ids) - 1, min(MATCHED, len(ids))).astype(int))
-    chosen = chosen[np.abs(fake[chosen]).sum(1) > 0]
+    fake = _unit(thumbs[chosen, 0])
+    chosen, fake = chosen[np.abs(fake).sum(1) > 0], fake[np.abs(fake).sum(1) > 0]
     if len(chosen) < LEAST:
         return None
-    likeness = fake[chosen] @ truth.T
-    own = 1 - likeness[np.arange(len(chosen)), chosen]
-    likeness[np.arange(len(chosen)), chosen] = -1
-    other = 1 - likeness.max(1)
+    own, best, whose = np.zeros(len(chosen)), np.full(len(chosen), -1.0), np.zeros(len(chosen), int)
+    for start in range(0, len(ids), SLAB):  # of a million images, as floats, a part at a time
+        likeness = fake @ _unit(thumbs[start : start + SLAB, 1]).T
+        here = np.flatnonzero((chosen >= start) & (chosen < start + SLAB))
+        own[here] = 1 - likeness[here, chosen[here] - start]
+        likeness[here, chosen[here] - start] = -1
+        nearest = likeness.argmax(1)
+        found = likeness[np.arange(len(chosen)), nearest]
+        whose = np.where(found > best, start + nearest, whose)
+        best = np.maximum(best, found)
+    other = 1 - best
     wrong = (own > 0.1) & (other < 0.25 * own)
     count = int(wrong.sum())
     if count < max(2, 0.02 * len(chosen)):
         return None
     first = int(np.argmax(wrong))
-    a, b = ids[int(chosen[first])], ids[int(likeness[first].argmax())]
+    a, b = ids[int(chosen[first])], ids[int(whose[first])]
     return Alarm(
         name="shuffled-pairs",
         message=f"{count} of {len(chosen)} images look like another image's ground truth, the first: '{a}' shows what '{b}' should",
@@ -172,14 +180,16 @@ def _repeated(seen: Mapping[str, np.ndarray], ids: Sequence[str]) -> Iterator[Al
     thumbs = seen["thumbs"]
     first: dict[bytes, int] = {}
     pairs: list[tuple[int, int]] = []
-    truth = _unit(thumbs[:, 1])
-    for i in range(len(ids)):
-        if thumbs[i, 0].std() < 1:
-            continue
+    busy = np.concatenate(
+        [thumbs[s : s + SLAB, 0].reshape(-1, thumbs[0, 0].size).std(1) for s in range(0, len(ids), SLAB)]
+    )
+    for i in np.flatnonzero(busy >= 1).tolist():
         key = thumbs[i, 0].tobytes() + seen["means"][i, :3].tobytes()
         j = first.setdefault(key, i)
-        if j != i and float(truth[i] @ truth[j]) < 0.9:
-            pairs.append((j, i))
+        if j != i:
+            truth = _unit(thumbs[[i, j], 1])
+            if float(truth[0] @ truth[1]) < 0.9:
+                pairs.append((j, i))
     if pairs:
         a, b = pairs[0]
         yield Alarm(
