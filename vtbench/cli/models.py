@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from vtbench.cli import options as opt
 from vtbench.cli.models_setup import setup
 from vtbench.console import echo, screen
 
@@ -19,12 +20,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("setup")(setup)
-UPSTREAM = typer.Option(
-    None,
-    "--upstream",
-    envvar="VTBENCH_UPSTREAM",
-    help="A checkout of the authors' code, where the model runs through it.",
-)
 
 
 @app.command("list")
@@ -97,7 +92,7 @@ def show(
     weights: str | None = typer.Option(None, "--weights", help="A checkpoint instead of the card's."),
     state_key: str = typer.Option("auto", "--state-key", help="Which entry of the checkpoint: auto, ema, model, ..."),
     allow_code: bool = typer.Option(False, "--allow-code", help="Open files that may run code."),
-    upstream: Path | None = UPSTREAM,
+    upstream: opt.Upstream = None,
     json: bool = typer.Option(False, "--json", help="Print JSON on stdout."),
 ) -> None:
     """A card in full; where its weights are found, how they were taken and how many parameters each half has."""
@@ -135,7 +130,7 @@ def verify(
     image: Path | None = typer.Option(None, "--image", help="The picture whose tokens the card knows."),
     resolution: int | None = typer.Option(None, "--resolution", help="Side of the photographs instead of the card's."),
     device: str = typer.Option("cpu", "--device"),
-    upstream: Path | None = UPSTREAM,
+    upstream: opt.Upstream = None,
     json: bool = typer.Option(False, "--json", help="Print JSON on stdout."),
 ) -> None:
     """Check weights that are here: digest, keys, parameters, value range, a PSNR floor on photographs, known tokens. Exit code 3 when a check fails."""
@@ -197,7 +192,7 @@ def _file(file: File) -> dict[str, str]:
     return told
 
 
-def _loaded(name: str, weights: str | None, state_key: str, allow_code: bool, upstream: Path | None) -> dict[str, Any]:
+def _loaded(name: str, weights: str | None, state_key: str, allow_code: bool, upstream: str | None) -> dict[str, Any]:
     """What loading the weights says: the key report and the parameters of each half."""
     from vtbench.errors import VtbenchError
     from vtbench.zoo import load, notes

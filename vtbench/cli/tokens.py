@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from vtbench.cli import options as opt
 from vtbench.console import echo, screen
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def tokens(
     subset: str | None = typer.Option(None, envvar="VTBENCH_SUBSET", help="For --model: a named subset, such as 5k."),
     limit: int | None = typer.Option(None, envvar="VTBENCH_LIMIT", help="For --model: only the first N samples."),
     weights: str | None = typer.Option(None, help="For --model: a checkpoint instead of its card's."),
+    upstream: opt.Upstream = None,
     device: str | None = typer.Option(
         None, envvar="VTBENCH_DEVICE", help="cpu, cuda:0 (default: a GPU if there is one)."
     ),
@@ -76,6 +78,7 @@ def tokens(
             subset=subset,
             limit=limit,
             weights=weights,
+            upstream=upstream,
             device=device,
             batch_size=batch_size,
             baselines=False,

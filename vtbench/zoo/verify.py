@@ -181,7 +181,7 @@ def verify(
     image: Path | None = None,
     device: str = "cpu",
     resolution: int | None = None,
-    upstream: Path | None = None,
+    upstream: str | Path | None = None,
 ) -> Sequence[Check]:
     """Every check of a model. Loading failures raise, as everywhere (`BadWeights`, `MissingWeights`, `MissingPackage`)."""
     from vtbench.zoo import load, notes
