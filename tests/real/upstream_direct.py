@@ -82,7 +82,7 @@ def infinity(source, images, seeds, weights, params):
     from infinity.models.bsq_vae.vae import vae_model
 
     widths = [1, 1, 1, 1, 1]
-    net = vae_model(weights["weights"], "dynamic", 8, 256, 16, widths, widths)
+    net = vae_model(weights["weights"], "dynamic", 8, 256, encoder_ch_mult=widths, decoder_ch_mult=widths)
     schedule = [(1, h, w) for h, w in dynamic_resolution_h_w[1.0][256]["scales"]]
     _, z, _, bits, _, _ = net.encode(images * 2 - 1, scale_schedule=schedule)
     return {"tokens": torch.cat([b.reshape(len(images), -1, 8) for b in bits], 1)}, unit(net.decode(z))
