@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 from vtbench.api import Fields, Measurements, Need, Value, metric
 
 _NO_NETWORK = "the model names no {half} network"
-_NO_MEMORY = "the peak resident set cannot be read on this machine"
+_NO_MEMORY = (
+    "its memory cannot be read: the model runs in another process, or this machine does not tell the peak resident set"
+)
 
 
 def needs(*heads: str) -> Callable[[Fields], Mapping[str, Need]]:

@@ -12,8 +12,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from vtbench.api import Batch
 from vtbench.cli.models import app as models
 from vtbench.errors import BadWeights, LostBatch, MissingWeights, UnknownName, UsageError, VtbenchError
+from vtbench.extractors.costs import Costs
 from vtbench.zoo import card as cards
 from vtbench.zoo.card import Card, File
 from vtbench.zoo.spec import parse, user_params
@@ -62,7 +64,7 @@ DRIVER = '''
 
         def describe(self):
             stream = {"name": "tokens", "kind": "index", "layout": "grid2d", "sizes": [self.levels], "ordered": True}
-            return {"streams": [stream], "resolution": 8, "prefix": True, "max_tokens": 64, "stochastic": True}
+            return {"streams": [stream], "resolution": 8, "prefix": True, "max_tokens": 64, "stochastic": True, "parameters": {"decoder": 7}}
 
         def encode(self, images, *, seeds, **options):
             flag = os.environ.get("TOY_FLAG", "")
@@ -172,6 +174,14 @@ def test_prefixes_and_per_image_noise(toy, images):
     whole = model.decode(cut, seeds=[1, 2, 3])
     alone = model.decode(model.prefix(model.encode(images[1:2], seeds=[2]), 10), seeds=[2])
     assert torch.equal(whole[1:2], alone)
+
+
+def test_costs_are_those_of_the_worker_or_none(toy, images):
+    extractor = Costs({"repeats": 1, "warmup": 0})
+    extractor.model = toy()
+    heads = ["params_decoder", "peak_memory", "encode_latency"]
+    found = {h: r.values[0] for h, r in extractor(Batch([], images=images), heads).items()}
+    assert found["params_decoder"] == 7 and np.isnan(found["peak_memory"]) and found["encode_latency"] > 0
 
 
 def test_a_banner_on_stdout_harms_nothing_and_is_kept_in_the_log(toy, images):
