@@ -399,3 +399,31 @@ def test_runs_from_other_conditions_do_not_compare(suite, tmp_path):
     shared = same[1].record.model_copy(update={"dataset": balanced.dataset, "protocols": balanced.protocols})
     row = same[1].row.model_copy(update={"protocol_digest": same[0].row.protocol_digest})
     assert why_not(same[0], Entry(row, shared)) == "images made from labels:balanced-4x3 and labels:random-4x3"
+
+
+def test_adms_batch_gives_its_statistics_to_fid_and_its_images_to_precision(suite, tmp_path, monkeypatch):
+    from vtbench import reference as references
+
+    flat_features(monkeypatch)
+    monkeypatch.setattr(references, "ARRAYS", {"pool3": ("mu", "sigma", 12)})
+    with open(suite, "a") as file:
+        file.write(FID + FID.replace('"fid"', '"precision"') + FID.replace('"fid"', '"recall"'))
+    rng = np.random.default_rng(0)
+    rows = rng.normal(0.5, 0.1, (500, 12))
+    images = rng.integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
+    path = tmp_path / "VIRTUAL.npz"
+    np.savez(path, arr_0=images, mu=rows.mean(0), sigma=np.cov(rows, rowvar=False))
+    found = run(suite, tmp_path, Blots(), reference=str(path), reference_protocol="adm")
+    cells = {r.metric: r for r in found.record.rows}
+    assert cells["fid"].notes["reference"] == "statistics" and cells["fid"].n == 12
+    other = run(suite, tmp_path, Blots(), reference=str(path), reference_protocol="images")
+    of_images = {r.metric: r for r in other.record.rows}
+    assert "reference" not in of_images["fid"].notes and of_images["fid"].value != cells["fid"].value
+    made = small_means(Blots(), 0)
+    small = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(images).permute(0, 3, 1, 2) / 255.0, 2)
+    truth = small.flatten(1).double().numpy()
+    inside = np.linalg.norm(truth[:, None] - truth[None], axis=2)
+    radius = np.sort(inside, 1)[:, 3]  # the third neighbour, oneself not counted
+    wanted = (np.linalg.norm(made[:, None] - truth[None], axis=2) <= radius).any(1).mean()
+    assert cells["precision"].value == of_images["precision"].value == pytest.approx(wanted, abs=1e-9)
+    assert cells["recall"].status == "ok" and found.record.dataset.n == 20

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from pipelines import stable_diffusion
+from pipelines import dit, stable_diffusion
 
 from vtbench import zoo
 from vtbench.api import Condition
@@ -111,3 +111,16 @@ def test_damaged_and_foreign_folders_are_one_line(folder, tmp_path):
         zoo.load_generator("diffusers:someone/nothing")
     with pytest.raises(UsageError, match="guidance is none, best or a number, not 'much'"):
         zoo.load_generator(f"diffusers:{folder},guidance=much")
+
+
+def test_a_class_conditional_pipeline_takes_labels(tmp_path):
+    model = zoo.load_generator(f"diffusers:{dit(tmp_path / 'dit')},steps=2")
+    assert model.capabilities.classes == 1000 and model.params["size"] == 16 and model.params["guidance"] == "4"
+    items = unmade(labels(4, 4).samples)
+    together = generate(model, items, 0, None, 16).images
+    alone = generate(model, [items[2]], 0, None, 16).images[0]
+    assert (together[2] - alone).abs().max() < 1e-4
+    same_seed = model.generate([Condition("a", 1), Condition("b", 2)], seeds=[5, 5])
+    assert (same_seed[0] - same_seed[1]).abs().max() > 1e-3
+    with pytest.raises(BadSample, match="the label 1000, and diffusers knows the classes 0 to 999"):
+        generate(model, unmade(labels(1001, 1001).samples[1000:]), 0, None, 16)

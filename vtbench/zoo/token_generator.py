@@ -102,7 +102,7 @@ class TokenGenerator(Generator):
         state, usual = read(path, state_key, allow_code, self.entry)
         revision = digest(path) + ("" if usual else f"#{state_key}")
         self._adopt(state.tensors, where=str(path), notes=state.notes)
-        self._join(zoo.load(decoder, weights=other or None), revision)
+        self._join(zoo.load(decoder, weights=other or None, allow_code=allow_code), revision)
 
     def _adopt(self, state: State, *, where: str, notes: Sequence[str] = ()) -> None:
         state = self.rename(dict(state))
