@@ -7,7 +7,7 @@
 The first holds a run's measuring (files decoded, prepared, copied, encoded, decoded, seen by every network, written to the store) against the bare
 forwards of the same model and the same networks on tensors that lie on the device already, in turn, best of `--rounds`; and says images per second
 of the tokenizer's halves and of every network. The second times the suite reconstruction-256 from the command to the table. The third times the scoring of
-reconstructions that exist: of TokBench's layout with tokbench-light where its folder is given, else of the suite images. Without --images, photograph-sized
+reconstructions that exist: of TokBench's layout with tokbench-light where its folder is given, else of the suite images, squares of 256. Without --images, photograph-sized
 JPEGs are made. Networks whose weights are not on VTBENCH_WEIGHTS are left away, and named.
 """
 
@@ -45,18 +45,15 @@ from vtbench.suite import load_suite
 from vtbench.view import quantise
 
 
-def made(folder: Path, count: int) -> Path:
-    """A folder of JPEGs of 500 x 375 pixels, smooth with some grain, as photographs are."""
+def made(folder: Path, count: int, size: tuple[int, int] = (500, 375)) -> Path:
+    """A folder of JPEGs, smooth with some grain, as photographs are."""
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(count):
         rng = np.random.default_rng(i)
-        small = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize(
-            (500, 375), Image.Resampling.BICUBIC
-        )
-        grain = rng.normal(0, 6, (375, 500, 1))
-        Image.fromarray(np.clip(np.asarray(small) + grain, 0, 255).astype(np.uint8)).save(
-            folder / f"{i:06d}.jpg", quality=90
-        )
+        coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
+        grain = rng.normal(0, 6, (size[1], size[0], 1))
+        pixels = np.clip(np.asarray(coarse.resize(size, Image.Resampling.BICUBIC)) + grain, 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i:06d}.jpg", quality=90)
     return folder
 
 
@@ -240,7 +237,7 @@ def main() -> None:
     chosen = parser.parse_args()
     count = chosen.end_to_end or chosen.score or chosen.count
     scratch = Path(tempfile.mkdtemp())
-    folder = chosen.images or made(scratch / "images", count)
+    folder = chosen.images or made(scratch / "images", count, (256, 256) if chosen.score else (500, 375))
     job = end_to_end if chosen.end_to_end else scoring if chosen.score else pipeline
     report = {"machine": machine(chosen.device), "device": chosen.device, "model": chosen.model, **job(chosen, folder)}
     shutil.rmtree(scratch)

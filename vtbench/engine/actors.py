@@ -69,7 +69,12 @@ class Actors:
                 how["runtime_env"] = {"env_vars": _passed_on()}
             else:
                 cores = max(os.cpu_count() or 1, self.options.workers or 1)
-                how |= {"include_dashboard": False, "object_store_memory": OBJECTS, "num_cpus": cores}
+                how |= {
+                    "address": "local",
+                    "include_dashboard": False,
+                    "object_store_memory": OBJECTS,
+                    "num_cpus": cores,
+                }
             try:
                 with _modules_found():
                     ray.init(**how)
