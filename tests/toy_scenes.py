@@ -48,7 +48,7 @@ class ToyBlobs:
                 sure = 0.95 if len(ys) >= BLOB * BLOB else 0.6
                 rows.append(
                     (
-                        (r & 7) << 4 | (g & 3) << 2 | (b & 3),
+                        ((r & 7) << 4 | (g & 3) << 2 | (b & 3)) % len(CLASSES),
                         sure,
                         (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1),
                         mask,
