@@ -63,7 +63,7 @@ def environment(threads: int) -> dict[str, str]:
 
 
 class Process:
-    """One running worker. Its stdout and stderr go to a log file, which is removed when it ends well."""
+    """One running worker, ended with this object. Its stdout and stderr go to a log file, which stays only after a fault."""
 
     def __init__(self, python: str, name: str, *, threads: int = 1, script: Path | None = None) -> None:
         handle, log = tempfile.mkstemp(prefix=f"vtbench-{name}-", suffix=".log")
@@ -90,7 +90,7 @@ class Process:
                 os.close(fd)
         for fd in (self._read, self._write):
             os.set_blocking(fd, False)
-        self._end = weakref.finalize(self, _end, self._child, self._read, self._write)
+        self._end = weakref.finalize(self, _end, self._child, (self._read, self._write), self.log)
 
     def ask(
         self, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None, *, limit: float | None = None
@@ -141,7 +141,7 @@ class Process:
 
     def _fault(self, kind: type[Fault], what: str) -> Fault:
         last = self.last_words()
-        self._end()
+        self.leave()
         return kind(f"{what}{f'; its last words: {last}' if last else ''}; log: {self.log}")
 
     def last_words(self) -> str:
@@ -161,10 +161,14 @@ class Process:
     def close(self) -> None:
         """End the process and remove its log."""
         self._end()
-        self.log.unlink(missing_ok=True)
+
+    def leave(self) -> None:
+        """End the process; its log stays, for people to look at."""
+        if self._end.detach():
+            _end(self._child, (self._read, self._write), None)
 
 
-def _end(child: subprocess.Popen[bytes], *fds: int) -> None:
+def _end(child: subprocess.Popen[bytes], fds: tuple[int, int], log: Path | None) -> None:
     """Close the pipes, which ends an idle worker; kill it with whatever it started when that does not help at once."""
     for fd in fds:
         os.close(fd)
@@ -172,6 +176,8 @@ def _end(child: subprocess.Popen[bytes], *fds: int) -> None:
         child.wait(0.2)
     _kill(child)
     child.wait()
+    if log is not None:
+        log.unlink(missing_ok=True)
 
 
 def _kill(child: subprocess.Popen[bytes]) -> None:

@@ -150,6 +150,7 @@ def attempt(plan: Plan) -> str:
                 if error["module"]
                 else f"{error['type']}: {error['message']}"
             )
+            process.leave()
             raise VtbenchError(
                 f"the environment does not work: {' '.join(lacking.split())[:400]}", f"log: {process.log}"
             )
