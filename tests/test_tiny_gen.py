@@ -117,7 +117,7 @@ def test_the_command_runs_offline_with_what_the_package_carries(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VTBENCH_WEIGHTS", "")
-    line = ["generate", "--model", "tiny-gen", "--tokens", "16", "--suite", "generation-demo", "--limit", "5"]
+    line = ["generate", "--model", "tiny-gen", "--tokens", "16", "--suite", "generation-demo", "--limit", "7"]
     monkeypatch.setattr(sys, "argv", ["vtbench", *line, "--device", "cpu", "--out", str(tmp_path)])
     with pytest.raises(SystemExit) as stopped:
         cli.main()
@@ -126,4 +126,5 @@ def test_the_command_runs_offline_with_what_the_package_carries(
     rows = {row.metric: row for row in record.rows}
     assert rows["tokens_used"].value == 16
     assert rows["entropy"].status == "limited"
+    assert "repeated-images" not in {alarm.name for alarm in record.alarms}, "images of one class are not copies"
     assert load_generator("tiny-gen").revision == record.model.revision

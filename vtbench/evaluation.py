@@ -432,7 +432,7 @@ class Evaluator:
         if opened.conditions is not None:
             if opened.reference is None:
                 return []
-            return opened.reference.alarms(plan, reducer, opened.conditions, reconstructions=False)
+            return opened.reference.alarms(plan, reducer, opened.conditions, reconstructions=False, conditions=True)
         return raised(plan, reducer, getattr(model, "ids", None), [s.id for s in opened.dataset.samples])
 
     def _keep(self, plan: Plan, dataset: Dataset, identity: str) -> Keep | None:
