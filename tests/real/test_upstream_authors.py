@@ -27,7 +27,7 @@ SYSTEMS = {
     "flextok": 1e-5,
     "fqgan-dual": 1e-6,
     "hita": 1e-4,
-    "infinity-vae-d32": 1e-5,
+    "infinity-vae-d32": 1e-4,
     "instella-t2i": 1e-5,
     "karl": 5e-4,
     "meditok": 1e-4,
