@@ -21,3 +21,12 @@ def test_a_local_ray_with_one_chunk_more_than_divides(tmp_path: Path, photos: Pa
     assert many.record.rows == one.record.rows
     by = many.record.environment.more["chunks_by_worker"]
     assert sum(by.values()) == 5 and set(by) <= {"worker 0 (ray, cpu)", "worker 1 (ray, cpu)"}
+
+
+def test_credentials_are_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vtbench.engine.actors import _passed_on
+
+    for name in ("HF_TOKEN", "VTBENCH_API_KEY", "HF_HOME", "VTBENCH_WEIGHTS", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "x")
+    assert set(_passed_on()) >= {"HF_HOME", "VTBENCH_WEIGHTS"}
+    assert not {"HF_TOKEN", "VTBENCH_API_KEY", "AWS_SECRET_ACCESS_KEY"} & set(_passed_on())

@@ -22,8 +22,10 @@ PATIENCE = 60.0
 
 
 def _passed_on() -> dict[str, str]:
-    """The environment of this process that moves what a worker does: where it looks, and that it stays off the network."""
-    return {k: v for k, v in os.environ.items() if k.startswith(("VTBENCH_", "HF_", "TRANSFORMERS_"))}
+    """The environment of this process that moves what a worker does: where it looks, and that it stays off the network. No credentials."""
+    secret = ("TOKEN", "KEY", "SECRET", "PASSWORD")
+    ours = {k: v for k, v in os.environ.items() if k.startswith(("VTBENCH_", "HF_", "TRANSFORMERS_"))}
+    return {k: v for k, v in ours.items() if not any(word in k for word in secret)}
 
 
 @contextmanager
@@ -58,6 +60,7 @@ class Actors:
         self.ray, self.job, self.options = ray, job, options
         self._actors: dict[int, Any] = {}
         self._pending: dict[Any, tuple[int, str]] = {}
+        self._remarks: list[Event] = []
 
     def __enter__(self) -> Actors:
         ray = self.ray
@@ -85,13 +88,13 @@ class Actors:
                 ) from error
         there = ray.cluster_resources()
         gpus, cpus = int(there.get("GPU", 0)), int(there.get("CPU", 1))
-        on_cpu = bool(self.options.device and self.options.device.startswith("cpu"))
-        if self.options.device and not on_cpu and not gpus:
-            raise UsageError(f"--device {self.options.device}: the Ray cluster has no GPU", "Give --device cpu")
-        self.device = "cuda:0" if gpus and not on_cpu else "cpu"
-        self.count = self.options.workers or gpus or max(1, cpus)
-        if self.device == "cpu" and not self.options.workers:
-            self.count = max(1, cpus)
+        asked = self.options.resolved_device()  # the record names it, so workers use no other kind
+        if asked.startswith("cuda") and not gpus:
+            raise UsageError(f"--device {asked}: the Ray cluster has no GPU", "Give --device cpu")
+        self.device = "cuda:0" if asked.startswith("cuda") else "cpu"
+        self.count = self.options.workers or max(1, gpus if self.device == "cuda:0" else cpus)
+        if gpus and self.device == "cpu" and not self.options.device:
+            self._remarks.append(Event(0, "said", f"the Ray cluster has {gpus} GPUs: --device cuda uses them"))
         self._needs = {"num_cpus": 1, "num_gpus": 1 if self.device == "cuda:0" else 0, "max_restarts": 0}
         self._class = ray.remote(Holder)
         self._job = ray.put(self.job)
@@ -119,6 +122,9 @@ class Actors:
 
     def wait(self) -> Sequence[Event]:
         """Block until an actor is done with something, or lost."""
+        if self._remarks:
+            said, self._remarks = self._remarks, []
+            return said
         finished: list[Any] = []
         while not finished:
             finished, _ = self.ray.wait(list(self._pending), num_returns=1, timeout=PATIENCE)
