@@ -2,10 +2,9 @@
 
     python benchmarks/metrics.py --images FOLDER [--count 24] [--rounds 3] [--json FILE]
 
-Needs VTBENCH_WEIGHTS with the FID Inception and LPIPS's AlexNet, and the peers: torch-fidelity, pytorch-fid, clean-fid, lpips, torchmetrics.
+Needs VTBENCH_WEIGHTS with the FID Inception and LPIPS's AlexNet, and the peers: torch-fidelity, pytorch-fid, lpips, torchmetrics.
 Times are CPU seconds of this process, the best of the rounds; every peer computes on the same images with the same weights, and its
-values are compared with ours before its time is. clean-fid's own network file is TorchScript from elsewhere, so its resize is timed in
-front of torch-fidelity's network.
+values are compared with ours before its time is. Whole commands against each other: `benchmarks/one_pass.py`.
 """
 
 from __future__ import annotations
@@ -26,11 +25,10 @@ from PIL import Image
 from threadpoolctl import threadpool_limits
 
 from vtbench import weights
-from vtbench.api import Batch, Measurements
+from vtbench.api import Batch
 from vtbench.extractors import inception, lpips
 from vtbench.extractors.pixels import Pixels
 from vtbench.metrics import _frechet
-from vtbench.registry import metric
 
 BATCH = 8
 
@@ -67,7 +65,6 @@ class Peers:
     def __init__(self) -> None:
         import lpips as lpips_package
         import pytorch_fid.inception as pytorch_fid
-        from cleanfid.resize import build_resizer
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
         state = weights.load_state(inception.locate())
@@ -78,24 +75,10 @@ class Peers:
             self.torch_fidelity = FeatureExtractorInceptionV3("x", ["2048"], feature_extractor_weights_path=file.name)
         pytorch_fid.load_state_dict_from_url = lambda *a, **k: state
         self.pytorch_fid = pytorch_fid.InceptionV3([3]).eval()
-        self.clean_resize = build_resizer("clean")
         self.lpips = lpips_package.LPIPS(net="alex", pnet_rand=True, verbose=False)
         trunk = weights.load_state(lpips.LPIPS({})._files()[0])
         own = self.lpips.net.state_dict()
         self.lpips.net.load_state_dict({k: trunk["features." + k.split(".", 1)[1]] for k in own})
-
-    def clean(self, images: torch.Tensor) -> torch.Tensor:
-        """clean-fid's resize, then the network without its own."""
-        ready = np.stack([self.clean_resize(x.permute(1, 2, 0).numpy()) for x in images])
-        x = (torch.from_numpy(ready).permute(0, 3, 1, 2) - 128) / 128
-        return self.pytorch_fid_bare(x)
-
-    def pytorch_fid_bare(self, x: torch.Tensor) -> torch.Tensor:
-        """pytorch-fid's network on inputs that are ready."""
-        self.pytorch_fid.resize_input = self.pytorch_fid.normalize_input = False
-        out = self.pytorch_fid(x)[0].flatten(1)
-        self.pytorch_fid.resize_input = self.pytorch_fid.normalize_input = True
-        return out
 
 
 def batches(images: torch.Tensor) -> list[torch.Tensor]:
@@ -107,56 +90,16 @@ class Ours:
     """Our extractors, open."""
 
     def __init__(self) -> None:
-        views = {"tf1": {}, "clean": {"resize": "clean"}, "half-pixel": {"resize": "half-pixel", "scale": "pm1"}}
-        self.inception = {name: inception.Inception(args) for name, args in views.items()}
-        self.lpips = lpips.LPIPS({})
-        for extractor in (*self.inception.values(), self.lpips):
+        self.inception, self.lpips = inception.Inception({}), lpips.LPIPS({})
+        for extractor in (self.inception, self.lpips):
             extractor.open("cpu")
         self.pixels = Pixels({})
 
-    def features(self, view: str, images: torch.Tensor) -> np.ndarray:
+    def features(self, images: torch.Tensor) -> np.ndarray:
         """pool3 of uint8 images."""
-        extractor = self.inception[view]
         return np.concatenate(
-            [extractor(Batch([], images=x.float() / 255), ["pool3"])["pool3"].values for x in batches(images)]
+            [self.inception(Batch([], images=x.float() / 255), ["pool3"])["pool3"].values for x in batches(images)]
         )
-
-    def pairs(self, reference: torch.Tensor, fake: torch.Tensor) -> None:
-        """PSNR, SSIM, MS-SSIM and LPIPS of all pairs."""
-        for a, b in zip(batches(fake), batches(reference)):
-            batch = Batch([], images=a.float() / 255, reference=b.float() / 255)
-            self.pixels(batch, ["mse", "ssim", "ms_ssim"])
-            self.lpips(batch, ["distance"])
-
-    def one_pass(self, reference: torch.Tensor, fake: torch.Tensor) -> None:
-        """Everything of a run over the pairs: pixel metrics, LPIPS, FID under three protocols, KID, precision and recall."""
-        self.pairs(reference, fake)
-        fields = {
-            "kid_subsets": 1,
-            "kid_subset_size": 0,
-            "kid_seed": 0,
-            "neighbours": 3,
-            "rim": "inside",
-            "neighbour_dtype": "float64",
-        }
-        for view in self.inception:
-            columns = {"fake": Held(self.features(view, fake)), "reference": Held(self.features(view, reference))}
-            n = len(fake)
-            m = Measurements(columns, {"id": np.arange(n).astype(str)}, np.arange(n) % 20)  # type: ignore[arg-type]
-            names = ("fid", "kid", "precision", "recall") if view == "tf1" else ("fid",)
-            for name in names:
-                list(metric(name).compute(m, fields))
-
-
-class Held:
-    """A column in memory."""
-
-    def __init__(self, values: np.ndarray) -> None:
-        self.values, self.image = values, np.arange(len(values))
-
-    def array(self) -> np.ndarray:
-        """The values."""
-        return self.values
 
 
 def networks(reference: torch.Tensor, fake: torch.Tensor, rounds: int) -> dict[str, Any]:
@@ -166,39 +109,18 @@ def networks(reference: torch.Tensor, fake: torch.Tensor, rounds: int) -> dict[s
     ours, peers = Ours(), Peers()
     floats = [(a.float() / 255, b.float() / 255) for a, b in zip(batches(fake), batches(reference))]
     theirs = torch.cat([peers.torch_fidelity(x)[0] for x in batches(fake)]).numpy()
-    mine = ours.features("tf1", fake)
+    mine = ours.features(fake)
     agreement = float(np.linalg.norm(mine - theirs) / np.linalg.norm(theirs))
     assert agreement < 1e-5, f"features differ by {agreement}"
-    ready = [ours.inception["tf1"].prepared(a) for a, _ in floats]
-    bare = ours.inception["tf1"]._network
     mapped = [(2 * a - 1, 2 * b - 1) for a, b in floats]
-
-    def forwards() -> None:
-        for x, (a, b) in zip(ready, mapped):
-            for _ in range(6):
-                bare(x)
-            ours.lpips._distance(a, b)  # type: ignore[misc]
-
-    def in_turn() -> None:
-        for side in (fake, reference):
-            for x in batches(side):
-                peers.torch_fidelity(x)
-                peers.clean(x)
-                peers.pytorch_fid(x.float() / 255)
-        for a, b in mapped:
-            peers.lpips(a, b)
-
     jobs: dict[str, Callable[[], Any]] = {
-        "inception: vtbench": lambda: ours.features("tf1", fake),
+        "inception: vtbench": lambda: ours.features(fake),
         "inception: torch-fidelity": lambda: [peers.torch_fidelity(x) for x in batches(fake)],
         "inception: pytorch-fid": lambda: [peers.pytorch_fid(x.float() / 255) for x in batches(fake)],
         "lpips: vtbench": lambda: [ours.lpips(Batch([], images=a, reference=b), ["distance"]) for a, b in floats],
         "lpips: lpips": lambda: [peers.lpips(a, b) for a, b in mapped],
         "ssim: vtbench": lambda: [ours.pixels(Batch([], images=a, reference=b), ["ssim"]) for a, b in floats],
         "ssim: torchmetrics": lambda: [peer_ssim(a, b, data_range=1.0, reduction="none") for a, b in floats],
-        "one pass: vtbench": lambda: ours.one_pass(reference, fake),
-        "one pass: bare forwards": forwards,
-        "one pass: peers in turn": in_turn,
     }
     with torch.inference_mode():
         seconds = best(rounds, jobs)

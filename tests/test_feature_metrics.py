@@ -171,3 +171,19 @@ def test_identical_sets_are_perfect():
     x, _ = pair()
     for name in ("precision", "recall", "coverage"):
         assert compute(name, PRDC, fake=x, reference=x).value == 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_sets_of_one_image_again_and_again_have_plain_values():
+    """Constant images: every feature vector is the same, so covariances, radii and kernels are degenerate."""
+    x, y = np.full((40, 12), 0.5), np.full((40, 12), 0.75)
+    assert compute("fid", {}, fake=x, reference=y).value == pytest.approx(12 * 0.25**2, rel=1e-12)
+    assert compute("fid", {}, fake=x, reference=x).value == pytest.approx(0, abs=1e-12)
+    one = {"kid_subsets": 1, "kid_subset_size": 0, "kid_seed": 0}
+    kernel = [(0.5 * 0.5 + 1) ** 3, (0.75 * 0.75 + 1) ** 3, (0.5 * 0.75 + 1) ** 3]
+    wanted = kernel[0] + kernel[1] - 2 * kernel[2]
+    assert compute("kid", one, fake=x, reference=y).value == pytest.approx(wanted, rel=1e-9)
+    fields = {"neighbours": 3, "rim": "inside", "neighbour_dtype": "float64"}
+    for name in ("precision", "recall"):
+        assert compute(name, fields, fake=x, reference=y).value == 0
+        assert compute(name, fields, fake=x, reference=x).value == 1
