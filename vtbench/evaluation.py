@@ -441,7 +441,9 @@ class Evaluator:
         o = self.options
         how = "sample" if o.keep_images == "none" and o.grid else o.keep_images
         points: dict[tuple[Prepared, int | None], str] = {}
-        for prepared, at, budget, _ in plan.operating_points():
+        # Where every row is skipped the images may still be wanted, to be judged elsewhere.
+        asked = [(s.prepared, s.at, s.budget) for cell in plan.cells for s, _ in cell.needs.values()]
+        for prepared, at, budget in [point[:3] for point in plan.operating_points()] or asked:
             if at in (OUTPUT, GENERATED):
                 point = f"{prepared.resolution or 'native'}" + (f"-{budget}tokens" if budget is not None else "")
                 if point not in points.values():
