@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 import time
 from pathlib import Path
@@ -76,6 +77,16 @@ def test_orders_that_nobody_takes_do_not_stand_in_the_way(photos: Path) -> None:
         time.sleep(0.01)
     assert not any(t.name == "vtbench-feed" for t in threading.enumerate())
     assert _told(feed, orders[0])  # it starts anew when it is asked again
+    feed.close()
+
+
+def test_what_was_expected_is_known_again_when_it_comes_from_another_process(photos: Path) -> None:
+    order = _orders(photos, 3)[0]
+    feed = Feed("cpu", 2)
+    feed.expect(order)
+    expected = feed._expected[0]
+    assert _told(feed, pickle.loads(pickle.dumps(order)))
+    assert expected.out.empty() and expected.dropped.is_set() and not feed._expected  # it was served, not loaded again
     feed.close()
 
 
