@@ -28,6 +28,10 @@ class UsageError(VtbenchError):
     code = 2
 
 
+class OwnCode(UsageError):
+    """A function of the user's own raised something: told with its line, and no reason for `watch` to give up."""
+
+
 class UnknownName(UsageError):
     """A name that no registry knows; carries the nearest ones."""
 

@@ -42,7 +42,7 @@ def watch(
     already costs nothing."""
     from vtbench import zoo
     from vtbench.atomic import replace_file
-    from vtbench.errors import UsageError, VtbenchError
+    from vtbench.errors import OwnCode, UsageError, VtbenchError
     from vtbench.evaluation import Evaluator
     from vtbench.logs import open_sink
     from vtbench.progress import talker
@@ -75,8 +75,11 @@ def watch(
                 device=options.resolved_device(),
                 dtype=options.dtype,
             )
-        except UsageError:
-            raise
+        except UsageError as error:
+            if not isinstance(error, OwnCode):
+                raise
+            talk.warn(f"{checkpoint.path}: {error}")
+            continue
         except Exception as error:  # noqa: BLE001  the user's own function may raise anything, and the next checkpoint may be fine
             talk.warn(f"{checkpoint.path}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
             continue

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vtbench.api import Tokenizer
-from vtbench.errors import MissingPackage, UnknownName, UsageError, VtbenchError
+from vtbench.errors import MissingPackage, OwnCode, UnknownName, UsageError, VtbenchError
 from vtbench.zoo.spec import Spec
 
 
@@ -60,10 +60,10 @@ def _file(path: Path) -> Any:
     return module
 
 
-def blamed(error: Exception, what: str) -> UsageError:
+def blamed(error: Exception, what: str) -> OwnCode:
     """An exception of a user's own code as one line: what it said, and in which line of which file."""
     last = traceback.extract_tb(error.__traceback__)[-1]
-    return UsageError(
+    return OwnCode(
         f"{what} raised {type(error).__name__}: {error} ({Path(last.filename).name}, line {last.lineno})",
         "VTBENCH_DEBUG=1 shows its traceback",
     )
