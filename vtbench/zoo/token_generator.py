@@ -102,7 +102,14 @@ class TokenGenerator(Generator):
         state, usual = read(path, state_key, allow_code, self.entry)
         revision = digest(path) + ("" if usual else f"#{state_key}")
         self._adopt(state.tensors, where=str(path), notes=state.notes)
-        self._join(zoo.load(decoder, weights=other or None, allow_code=allow_code), revision)
+        try:
+            tokenizer = zoo.load(decoder, weights=other or None, allow_code=allow_code)
+        except MissingWeights as error:
+            raise MissingWeights(
+                f"{self.family} decodes with {decoder}: {error.message}",
+                f"`vtbench weights fetch {decoder}` gets it, or name its file with decoder_weights=FILE after the model's colon",
+            ) from error
+        self._join(tokenizer, revision)
 
     def _adopt(self, state: State, *, where: str, notes: Sequence[str] = ()) -> None:
         state = self.rename(dict(state))
