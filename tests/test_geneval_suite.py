@@ -310,6 +310,7 @@ def test_from_the_command_line(layout, tmp_path):
 
 
 def test_without_the_networks_rows_are_skipped_with_the_way_out(layout, tmp_path, monkeypatch):
+    pytest.importorskip("transformers")
     monkeypatch.setenv("VTBENCH_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     result = score_alone(str(layout), ["geneval"], out=str(tmp_path), device="cpu")

@@ -14,7 +14,7 @@ from vtbench.intervals import bootstrap_mean, jackknife, paired_difference, pair
 @pytest.mark.parametrize("p", [0.6, 0.9, 0.975, 0.995])
 def test_t_quantile_equals_scipys(p, df):
     stats = pytest.importorskip("scipy.stats")
-    assert t_quantile(p, df) == pytest.approx(stats.t.ppf(p, df), rel=1e-9)
+    assert t_quantile(p, df) == pytest.approx(stats.t.ppf(p, df), rel=5e-9)  # as exact as older scipy is
 
 
 def test_the_bootstrap_is_deterministic_and_near_the_closed_form():
