@@ -44,6 +44,11 @@ def _affordable(name: str) -> Protocol:
     return load_protocol(f"{name}+dtype=float32") if protocol.view.get("dtype") == "float64" else protocol
 
 
+def _native(name: str) -> bool:
+    """Whether a protocol takes images at their own sizes, which a pair of two sizes does not have in common."""
+    return load_protocol(name).input.get("fit") == "none"
+
+
 def _changed(base: Protocol, key: str, value: Any) -> Protocol:
     """The base with one field changed, named as an override is; unlike an override the value may be of another type (a range of `observed`)."""
     home = next(part for part in PARTS if key in getattr(base, part))
@@ -54,7 +59,7 @@ def _changed(base: Protocol, key: str, value: Any) -> Protocol:
 def candidates(metric: str, names: Sequence[str] = (), *, given: bool = True) -> list[Protocol]:
     """The protocols to try, the base first. names: only these (and the base). given: the outputs are 8-bit files, so that their quantiser and
     the encoder's mode cannot matter."""
-    wanted = names or [n for n in protocol_names() if metric in load_protocol(n).metrics]
+    wanted = names or [n for n in protocol_names() if metric in load_protocol(n).metrics and not _native(n)]
     base = load_protocol(base_of(metric))
     found = {base.name: base}
     for name in wanted:
