@@ -183,3 +183,15 @@ def test_a_thousand_models_are_ranked_in_under_two_cpu_seconds():
     boards = leaderboard.boards(entries(many))
     assert len(leaderboard.csv(leaderboard.lines(boards)).splitlines()) == 1 + 1000 * 2 * 6
     assert time.process_time() - start < 2
+
+
+def test_a_grids_tokens_scale_with_the_area_and_a_sequence_says_no_more_than_its_card():
+    grid = {"kind": "continuous", "form": "2d", "tokens": 1024, "resolution": 256}
+    line = {"kind": "continuous", "form": "1d", "tokens": 32, "resolution": 256}
+
+    def shown(card, resolution, tokens=None):
+        return paper.fact(paper.Subject("m", tokens, resolution, card), "tokens")
+
+    assert [shown(grid, r) for r in (256, 512, None)] == ["1024", "4096", "1024"]
+    assert [shown(line, r) for r in (256, 512)] == ["32", "-"]
+    assert shown(grid, 512, 64) == "64" and shown({"kind": "bytes", "tokens": 3}, 256) == "-"

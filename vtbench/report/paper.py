@@ -176,17 +176,21 @@ def _bits(subject: Subject) -> float:
     return next((e.row.bpp for e in subject.found if e.row.bpp is not None), inf)
 
 
+def _nominal(card: Mapping[str, Any], resolution: int | None) -> int | None:
+    """The positions that a card states, at a resolution: those of a grid scale with the area. None where that cannot be told."""
+    tokens, side = card.get("tokens"), card.get("resolution")
+    if not tokens or card.get("kind") == "bytes":
+        return None
+    if resolution is None or side is None or resolution == side:
+        return int(tokens)
+    return round(tokens * (resolution / side) ** 2) if card.get("form") == "2d" else None
+
+
 def fact(subject: Subject, name: str) -> str:
     """A fact of a model as text, `-` when unknown."""
     card = subject.card
     if name == "tokens":
-        tokens = (
-            subject.tokens
-            if subject.tokens is not None
-            else card.get("tokens")
-            if card.get("kind") != "bytes"
-            else None
-        )
+        tokens = subject.tokens if subject.tokens is not None else _nominal(card, subject.resolution)
         return str(tokens) if tokens else "-"
     if name == "resolution":
         return str(subject.resolution or "native")
