@@ -13,6 +13,8 @@ from vtbench.record import Record, label
 from vtbench.report.numbers import number
 
 State = Literal["reproduced", "mismatch", "not measured", "not counted"]
+SPELLED = {"rfid": "fid", "gfid": "fid", "is": "inception_score"}
+"""What cards call a metric as papers do, and its name here."""
 RELATIVE = 0.01  # of the published value; papers round, and libraries differ in the third digit
 
 
@@ -55,7 +57,7 @@ def claims_of_card(record: Record) -> list[Mapping[str, Any]]:
     out: list[Mapping[str, Any]] = []
     for key, value in record.model.card.get("published", {}).items():
         metric, _, dataset = str(key).partition("@")
-        metric = {"rfid": "fid"}.get(metric.lower(), metric)
+        metric = SPELLED.get(metric.lower(), metric)
         if not isinstance(value, (int, float)):
             continue
         line: dict[str, Any] = {

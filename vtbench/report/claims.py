@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vtbench.report.delta import escaped
-
-_SPELLED = {"rfid": "fid", "gfid": "fid", "is": "inception_score"}
+from vtbench.reproduction import SPELLED
 
 
 def claims_page() -> str:
@@ -33,7 +32,7 @@ def claims_page() -> str:
             metric, _, dataset = key.partition("@")
             lines.append(
                 f"| {escaped(found.title or found.name)} | {_paper(found.paper)} | {escaped(metric)} {value} on {escaped(dataset or 'unstated data')} "
-                f"| {_test(found, _SPELLED.get(metric.lower(), metric), known, suites)} |"
+                f"| {_test(found, SPELLED.get(metric.lower(), metric), known, suites)} |"
             )
     return "\n".join(lines) + "\n"
 
@@ -50,9 +49,10 @@ def _test(card: Any, metric: str, known: set[str], suites: list[Any]) -> str:
     if not card.adapter:
         return f"not testable here: {escaped(card.missing or 'no adapter')}"
     size = card.resolution
-    fitting = [s for s in suites if s.task == "reconstruct" and any(m.name == metric for m in s.metrics)]
+    task, kind = ("generate", "generation-imagenet") if card.form == "generator" else ("reconstruct", "reconstruction")
+    fitting = [s for s in suites if s.task == task and any(m.name == metric for m in s.metrics)]
     exact = [s for s in fitting if size in s.resolutions] or fitting
     if not exact:
         return f"the metric [{escaped(metric)}](reference/metrics/{metric}.md), in a suite of your own"
-    suite = next((s for s in exact if s.name == f"reconstruction-{size}"), exact[0])
+    suite = next((s for s in exact if s.name == f"{kind}-{size}"), exact[0])
     return f"[{suite.name}](reference/suites/{suite.name}.md), [{escaped(metric)}](reference/metrics/{metric}.md): `vtbench reproduce --model {card.name}`"
