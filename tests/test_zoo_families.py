@@ -224,6 +224,7 @@ def test_the_halves_hold_every_parameter(name: str) -> None:
 
 def clip_state() -> dict[str, torch.Tensor]:
     """A small text encoder's tensors, from open_clip's own class."""
+    pytest.importorskip("open_clip")
     from open_clip.transformer import TextTransformer
 
     net: Any = TextTransformer(context_length=77, vocab_size=49408, width=64, heads=1, layers=2, output_dim=16)
@@ -232,7 +233,7 @@ def clip_state() -> dict[str, torch.Tensor]:
 
 
 def test_captions_are_encoded_as_a_whole_clip_does() -> None:
-    import open_clip
+    open_clip = pytest.importorskip("open_clip")
     from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 
     state = clip_state()

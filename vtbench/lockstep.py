@@ -101,14 +101,18 @@ class InStep(Tokenizer):
             self._idle(*wanted)
 
     def _turn(self, half: str, shape: tuple[int, ...], call: Callable[[], Any]) -> Any:
-        while True:
-            said = self._agree((half, shape))
-            self._refuse(said)
-            wanted = next(s for s in said if s[0] in self.calls)
-            if wanted[0] == half:
-                self.calls[half] += 1
-                return call()
-            self._idle(*wanted)
+        import torch
+
+        # gloo writes what it gathers from a thread of its own, where a tensor of inference mode may not be written (torch 2.2 refuses)
+        with torch.inference_mode(False), torch.no_grad():
+            while True:
+                said = self._agree((half, shape))
+                self._refuse(said)
+                wanted = next(s for s in said if s[0] in self.calls)
+                if wanted[0] == half:
+                    self.calls[half] += 1
+                    return call()
+                self._idle(*wanted)
 
     def _agree(self, what: tuple[str, Any]) -> list[tuple[str, Any]]:
         said: list[Any] = [None] * self._dist.get_world_size()
@@ -125,7 +129,7 @@ class InStep(Tokenizer):
         import torch
 
         self.calls[half] += 1
-        with torch.inference_mode():
+        with torch.no_grad():
             if half == "encode":
                 blank = torch.zeros((1, *shape), device=self._device)
                 self._spare = self.model.encode(blank, condition=[Condition("spare", 0, "")], seeds=[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +87,12 @@ def test_a_dry_run_makes_nothing(vtbench) -> None:
         (["--model", "images:nowhere", "--suite", "labels.toml"], 1, "nothing at nowhere"),
         (["--model", "images:few", "--suite", "labels.toml", "--seeds", "2"], 2, "draws nothing"),
         (["--model", "rar-b", "--suite", "labels.toml"], 1, "weights fetch rar-b"),
-        (["--model", "diffusers:few", "--suite", "prompts.toml", "--data", "p.txt"], 1, "no pipeline of diffusers"),
+        pytest.param(
+            ["--model", "diffusers:few", "--suite", "prompts.toml", "--data", "p.txt"],
+            1,
+            "no pipeline of diffusers",
+            marks=pytest.mark.skipif(find_spec("diffusers") is None, reason="needs diffusers, of [zoo]"),
+        ),
         (["--model", "toys.py:build", "--suite", "labels.toml"], 2, "is a tokenizer"),
         (["--model", "toys.py:build_blots", "--suite", "generation-imagenet-256"], 2, "VIRTUAL_imagenet256_labeled"),
     ],
