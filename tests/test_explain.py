@@ -53,7 +53,11 @@ def test_a_claim_is_found_and_protocols_share_forwards(tmp_path: Path, pair: tup
     assert f"is {low:.3f} to {high:.3f} depending on these choices" in spread_sentence(again)
     field_, _, value, change = again.attribution()[0]
     assert (field_, value) == ("features_resize", "clean") and change == pytest.approx(clean - values["torch-fidelity"])
-    figure = plot([again], tmp_path / "figure.png")
+
+
+def test_the_protocols_stand_in_a_figure(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    pytest.importorskip("matplotlib")
+    figure = plot([run(tmp_path, *pair, suite_of(["fid"]), claim="0.016")], tmp_path / "figure.png")
     with Image.open(figure) as image:
         assert image.width > 500
 

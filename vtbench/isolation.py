@@ -37,5 +37,8 @@ def untouched(modules: Iterable[Any] = ()) -> Iterator[None]:
             torch.cuda.empty_cache()
         torch.set_float32_matmul_precision(precision)
         cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = flags
-        torch.set_num_threads(threads)
+        if (
+            torch.get_num_threads() != threads
+        ):  # setting it starts a pool of threads, for which torch 2.2 waits for ever when memory is short
+            torch.set_num_threads(threads)
         torch.set_grad_enabled(grad)
