@@ -307,7 +307,11 @@ class Evaluator:
             ),
             suite=SuiteInfo(name=suite.name, version=suite.version, digest=suite.digest()),
             dataset=DatasetInfo(
-                name=dataset.name, revision=dataset.revision, n=len(dataset.samples), where=opened.where
+                name=dataset.name,
+                revision=dataset.revision,
+                n=len(dataset.samples),
+                where=opened.where,
+                made=len(opened.conditions.samples) if opened.conditions and opened.reference else 0,
             ),
             options={**self._moving(), **_moving_of(opened), **({"step": step} if step is not None else {})},
             protocols={name: _protocol(suite, name) for name in dict.fromkeys(c.protocol.name for c in plan.cells)},

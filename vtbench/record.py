@@ -52,12 +52,19 @@ class SuiteInfo(_Model):
 
 
 class DatasetInfo(_Model):
-    """The data, by content. `name` is a suite's name only when the revision is one that the suite declares."""
+    """The data, by content. `name` is a suite's name only when the revision is one that the suite declares. made: of a generator, how many images
+    it makes; the data are then what these are held against."""
 
     name: str
     revision: str = ""
     n: int = 0
     where: str = ""
+    made: int = 0
+
+    def counted(self) -> str:
+        """The name with the number of images, for titles and captions."""
+        against = f"{self.made} images against " if self.made else ""
+        return f"{against}{self.name} (n = {self.n})"
 
 
 class Failure(_Model):

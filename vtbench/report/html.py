@@ -89,9 +89,7 @@ def tables(records: Sequence[Record]) -> list[dict[str, Any]]:
                     "cells": [_cell(cells.get(column)) for column in columns[suite, resolution]],
                 }
             )
-        data = ", ".join(
-            dict.fromkeys(f"{r.dataset.name} (n = {r.dataset.n})" for r in columns[suite, resolution].values())
-        )
+        data = ", ".join(dict.fromkeys(r.dataset.counted() for r in columns[suite, resolution].values()))
         where = f"{suite} at {resolution} px" if resolution else f"{suite} at native size"
         out.append(
             {"title": where, "data": data, "heads": heads, "rows": body, "more": sum(bool(r["more"]) for r in body)}

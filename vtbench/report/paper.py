@@ -257,7 +257,7 @@ def caption(used: Sequence[Entry]) -> str:
     said = []
     if mine:
         versions = dict.fromkeys(f"vtbench {e.record.environment.vtbench.version}".strip() for e in mine if e.record)
-        data = dict.fromkeys(f"{e.dataset} (n = {e.record.dataset.n})" for e in mine if e.record)
+        data = dict.fromkeys(e.record.dataset.counted() for e in mine if e.record)
         sizes = dict.fromkeys(f"{e.row.resolution} px" if e.row.resolution else "native size" for e in mine)
         rules: dict[str, dict[str, None]] = {}
         for e in mine:

@@ -86,7 +86,7 @@ def _unit(row: Row) -> str:
 
 
 def _data(records: Sequence[Record]) -> str:
-    names = dict.fromkeys(f"{r.dataset.name} (n = {r.dataset.n})" for r in records)
+    names = dict.fromkeys(r.dataset.counted() for r in records)
     return ", ".join(names)
 
 
