@@ -152,6 +152,25 @@ def test_memory_that_runs_out_costs_a_halving_once(tmp_path: Path, photos: Path,
     assert model.calls == 2 + 4 + 1
 
 
+def test_larger_images_go_in_smaller_batches_unless_a_size_is_given(tmp_path: Path, photos: Path) -> None:
+    class Counting(toys.Patches):
+        def __init__(self) -> None:
+            super().__init__()
+            self.seen: dict[int, list[int]] = {}
+
+        def encode(self, images: torch.Tensor, **how: Any) -> Any:
+            self.seen.setdefault(images.shape[-1], []).append(len(images))
+            return super().encode(images, **how)
+
+    made: list[Any] = []
+    for size, seen in ((None, {256: [8, 2], 512: [4, 4, 2], 1024: [1] * 10}), (8, {s: [8, 2] for s in (256, 512, 1024)})):
+        model, out = Counting(), str(tmp_path / str(size))
+        how: dict[str, Any] = {"data": str(photos), "device": "cpu", "alarms": False, "resolution": (256, 512, 1024)}
+        made.append(vtbench.evaluate(model, _suite(tmp_path), out=out, batch_size=size, **how).record)
+        assert model.seen == seen
+    assert [r.value for r in made[0].rows] == [r.value for r in made[1].rows]
+
+
 def test_an_illegal_access_is_never_tried_again(tmp_path: Path, photos: Path) -> None:
     model = Greedy(RuntimeError("CUDA error: an illegal memory access was encountered (out of memory?)"))
     with pytest.raises(VtbenchError, match="illegal memory access"):

@@ -115,6 +115,7 @@ def fill_apart(
         plan=bare(plan),
         store=str(store.root.resolve()),
         batch_size=bench.batch_size,
+        by_area=bench.by_area,
         seed=options.seed,
         dtype=options.dtype,
         loaders=options.resolved_loaders(),

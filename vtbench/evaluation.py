@@ -269,6 +269,7 @@ class Evaluator:
             plan,
             seed=o.seed,
             batch_size=o.resolved_batch(device, suite.chunk, remembered(o.store(), batch) if auto else None),
+            by_area=o.batch_by_area,
             device=device,
             workers=o.resolved_loaders(),
             keep=keep,

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 DEPTH = 2
 """Batches of a chunk that may lie ready."""
 
+UNIT = 256 * 256
+"""Pixels of the images that a batch size by area counts."""
+
 HELD = 512 << 20
 """Bytes of samples that loaders may be ahead by (one sample a loader at least)."""
 
@@ -39,12 +42,19 @@ _NOTHING = np.zeros((0, 0, 3), np.uint8)
 @dataclass(frozen=True)
 class Order:
     """What is wanted of a chunk: its samples, prepared in these ways for these stations, in batches of `batch`. kept: preparations whose
-    images are kept."""
+    images are kept. by_area: `batch` is of images of 256 x 256."""
 
     chunk: Chunk
     stations: Mapping[Prepared, Sequence[Station]]
     kept: frozenset[Prepared]
     batch: int
+    by_area: bool = False
+
+    def most(self, shape: Sequence[int]) -> int:
+        """How many images ``[3, H, W]`` make a batch (`shape` is empty where they are not stacked)."""
+        if not self.by_area or not shape:
+            return self.batch
+        return max(1, min(self.batch, self.batch * UNIT // (shape[-2] * shape[-1])))
 
     def rules(self) -> list[str]:
         """The EXIF rules by which samples are decoded."""
@@ -179,7 +189,7 @@ class Feed:
                 shape = item.pixels.shape if item.pixels is not None else ()
                 bucket = buckets[prepared, shape]
                 bucket.append(item)
-                if len(bucket) == order.batch:
+                if len(bucket) == order.most(shape):
                     served.put(self._batched(prepared, buckets.pop((prepared, shape)), copying))
         for (prepared, _), bucket in buckets.items():
             served.put(self._batched(prepared, bucket, copying))

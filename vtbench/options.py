@@ -31,8 +31,8 @@ class Options:
     upstream: a checkout of the authors' code, for models that run through it.
     reference, reference_protocol, labels: of generation: images or statistics to hold the images against; ``balanced`` or ``random`` class labels
     (None: as the suite's protocols say).
-    batch_size: None chooses 16 on a CPU and 64 on a GPU, so that equal commands have equal batches; `auto` starts with a whole chunk on a GPU, halves
-    when memory runs out, and remembers what it found. compile: the model's networks through torch.compile.
+    batch_size: None chooses 16 on a CPU and 64 on a GPU, of 256 x 256 pixels (of larger images as many as have no more pixels, at least one), so that equal
+    commands have equal batches; `auto` starts with a whole chunk on a GPU, halves when memory runs out, and remembers what it found. compile: the model's networks through torch.compile.
     """
 
     data: str | None = None
@@ -168,6 +168,11 @@ class Options:
         if self.batch_size == "auto":
             return found or (max(64, chunk or 64) if cuda else 16)
         return self.batch_size or (64 if cuda else 16)
+
+    @property
+    def batch_by_area(self) -> bool:
+        """Whether images larger than 256 x 256 go in smaller batches, of as many pixels: so they do unless a batch size was given or is searched for."""
+        return self.batch_size is None
 
     def store(self) -> Path:
         """Where measurements lie: `VTBENCH_STORE`, or `measurements/` in the results folder."""

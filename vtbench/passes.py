@@ -109,12 +109,13 @@ class _Forward:
 
 @dataclass
 class Bench:
-    """A model and the extractors of a plan on one device; measures chunks for the engine."""
+    """A model and the extractors of a plan on one device; measures chunks for the engine. by_area: larger images than 256 x 256 go in smaller batches."""
 
     model: Model
     plan: Plan
     seed: int = 0
     batch_size: int = 16
+    by_area: bool = False
     device: str = "cpu"
     workers: int = 2
     keep: Keep | None = None
@@ -225,7 +226,7 @@ class Bench:
             batch: list[Item] = []
             if station.prepared.generated:
                 batch = unmade(chunk.samples[: self.batch_size])
-            order = Order(chunk, {station.prepared: [station]}, frozenset([station.prepared]), self.batch_size)
+            order = Order(chunk, {station.prepared: [station]}, frozenset([station.prepared]), self.batch_size, self.by_area)
             for position, sample in enumerate(() if batch else chunk.samples):
                 try:
                     (ready,) = self._feed().load(order, position, sample, order.rules()[0], [station.prepared]).values()
@@ -235,7 +236,7 @@ class Bench:
                     continue
                 if not batch or ready.pixels.shape == batch[0].pixels.shape:  # type: ignore[union-attr]
                     batch.append(ready)
-                if len(batch) == self.batch_size:
+                if len(batch) == order.most(batch[0].pixels.shape):  # type: ignore[union-attr]
                     break
             if not batch:
                 out[station] = Measured(failed={0: "no sample of the first chunk could be read"})
@@ -278,7 +279,7 @@ class Bench:
         keeping = self.keep if self.wants(chunk) else None
         stations = {p: s for p, s in self._by_prepared(wanted, keeping).items() if not p.generated}
         kept = frozenset(p for p, _ in keeping.points) if keeping else frozenset()
-        return Order(chunk, stations, kept, self.batch_size)
+        return Order(chunk, stations, kept, self.batch_size, self.by_area)
 
     def _feed(self) -> Feed:
         if self._feeding is None:

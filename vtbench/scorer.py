@@ -249,6 +249,7 @@ class Scorer(Evaluator):
             model,
             plan,
             batch_size=o.resolved_batch(device),
+            by_area=o.batch_by_area,
             device=device,
             workers=o.resolved_loaders(),
             strict=o.strict,

@@ -48,6 +48,7 @@ class Job:
     plan: Plan
     store: str
     batch_size: int
+    by_area: bool
     seed: int = 0
     dtype: str = "float32"
     loaders: int = 2
@@ -103,6 +104,7 @@ class Workbench:
             equipped(job.plan),
             seed=job.seed,
             batch_size=job.batch_size,
+            by_area=job.by_area,
             device=device,
             workers=job.loaders,
             keep=job.keep,

@@ -69,7 +69,7 @@ BatchSize = Annotated[
     Text,
     typer.Option(
         envvar="VTBENCH_BATCH_SIZE",
-        help="Images per batch (default: 16 on a CPU, 64 on a GPU); auto: as many as memory holds, found once and remembered.",
+        help="Images per batch (default: 16 on a CPU, 64 on a GPU, fewer of images above 256 x 256); auto: as many as memory holds, found once and remembered.",
     ),
 ]
 Compile = Annotated[
