@@ -163,7 +163,10 @@ def test_larger_images_go_in_smaller_batches_unless_a_size_is_given(tmp_path: Pa
             return super().encode(images, **how)
 
     made: list[Any] = []
-    for size, seen in ((None, {256: [8, 2], 512: [4, 4, 2], 1024: [1] * 10}), (8, {s: [8, 2] for s in (256, 512, 1024)})):
+    for size, seen in (
+        (None, {256: [8, 2], 512: [4, 4, 2], 1024: [1] * 10}),
+        (8, {s: [8, 2] for s in (256, 512, 1024)}),
+    ):
         model, out = Counting(), str(tmp_path / str(size))
         how: dict[str, Any] = {"data": str(photos), "device": "cpu", "alarms": False, "resolution": (256, 512, 1024)}
         made.append(vtbench.evaluate(model, _suite(tmp_path), out=out, batch_size=size, **how).record)

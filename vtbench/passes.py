@@ -226,7 +226,9 @@ class Bench:
             batch: list[Item] = []
             if station.prepared.generated:
                 batch = unmade(chunk.samples[: self.batch_size])
-            order = Order(chunk, {station.prepared: [station]}, frozenset([station.prepared]), self.batch_size, self.by_area)
+            order = Order(
+                chunk, {station.prepared: [station]}, frozenset([station.prepared]), self.batch_size, self.by_area
+            )
             for position, sample in enumerate(() if batch else chunk.samples):
                 try:
                     (ready,) = self._feed().load(order, position, sample, order.rules()[0], [station.prepared]).values()
