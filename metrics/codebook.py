@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from vtbench.api import Fields, Measurements, Need, Value, metric
 from vtbench.tokens import counts as counting
+from vtbench.tokens.condense import mean_bounds
 from vtbench.tokens.counts import Counts
 from vtbench.tokens.spelled import read
 from vtbench.tokens.streams import Unit, units
@@ -68,6 +70,7 @@ def perplexity(counts: np.ndarray) -> float:
     title="Active token positions per image, mean",
     source="counted",
     tolerance=0.0,
+    bounds=(0.0, math.inf),
 )
 def tokens_used(m: Measurements, p: Fields) -> Iterator[Value]:
     """Positions in use per image; a position with several codebooks counts once. Where images use different numbers, their distribution too: the
@@ -121,6 +124,7 @@ def codebook_usage(m: Measurements, p: Fields) -> Iterator[Value]:
     title="2 to the entropy of the pooled token frequencies",
     source="plug-in entropy of the empirical distribution; van den Oord et al. 2017, arXiv:1711.00937",
     tolerance=1e-2,
+    bounds=(1.0, math.inf),
 )
 def codebook_perplexity(m: Measurements, p: Fields) -> Iterator[Value]:
     """Perplexity in 1 .. K per codebook with its delete-group jackknife, and their mean when there are several."""
@@ -133,7 +137,16 @@ def codebook_perplexity(m: Measurements, p: Fields) -> Iterator[Value]:
         without = [np.nan if left is None or not left.any() else perplexity(left) for left in counts.without()]
         notes = {"N": counts.n, "K": unit.size}
         value = perplexity(counts.total)
-        values.append(Value(value=value, n=counts.n, groups=np.array(without), slice=unit.slice(), notes=notes))
+        values.append(
+            Value(
+                value=value,
+                n=counts.n,
+                groups=np.array(without),
+                slice=unit.slice(),
+                notes=notes,
+                bounds=(1.0, unit.size),
+            )
+        )
     yield from _with_mean(values)
 
 
@@ -149,4 +162,5 @@ def _with_mean(values: list[Value]) -> Iterator[Value]:
         n=sum(v.n for v in values),
         groups=np.mean(groups, axis=0) if groups else None,
         slice="mean",
+        bounds=mean_bounds(values),
     )

@@ -52,6 +52,7 @@ def _digits(study: Study, which: int) -> Iterator[Value]:
     source="Benford 1938; P(d) = log10(1 + 1/d)",
     tolerance=1e-3,
     groups=50,
+    bounds=(0.0, math.inf),
 )
 @per_unit
 def benford_mad(study: Study, p: Fields) -> Iterator[Value]:
@@ -68,6 +69,7 @@ def benford_mad(study: Study, p: Fields) -> Iterator[Value]:
     source="Benford 1938; Lin 1991",
     tolerance=1e-3,
     groups=50,
+    bounds=(0.0, 1.0),
 )
 @per_unit
 def benford_jsd(study: Study, p: Fields) -> Iterator[Value]:

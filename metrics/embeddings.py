@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
@@ -39,6 +40,7 @@ def needs(extractor: str) -> Callable[[Fields], Mapping[str, Need]]:
     source="Stein et al. 2023, arXiv 2306.04675; https://github.com/layer6ai-labs/dgm-eval",
     tolerance=1e-3,
     compares="sets",
+    bounds=(0.0, math.inf),
 )
 def fd_dinov2(m: Measurements, p: Fields) -> Iterator[Value]:
     """FD on 1024 dimensions (vitl14), with its jackknife values."""
@@ -61,6 +63,7 @@ def gaussian_kernel(x: np.ndarray, y: np.ndarray, sigma: float) -> np.ndarray:
     source="Jayasumana et al. 2024, arXiv 2401.09603",
     tolerance=1e-3,
     compares="sets",
+    bounds=(0.0, math.inf),
 )
 def cmmd(m: Measurements, p: Fields) -> Iterator[Value]:
     """CMMD: the biased (V-statistic) squared MMD times cmmd_scale (1000), kernel width cmmd_sigma (10); never negative.

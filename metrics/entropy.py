@@ -18,15 +18,17 @@ SOURCE = "delete-group jackknife over groups of images (50); the plug-in value b
 
 
 def pooled(counts: Counts) -> tuple[float, float, np.ndarray]:
-    """(bias-corrected by the jackknife, plug-in, leave-one-out plug-in ``[G]``) entropies in bits of the pooled tokens."""
+    """(bias-corrected by the jackknife and at most log2 K, plug-in, leave-one-out plug-in ``[G]``) entropies in bits of the pooled tokens."""
     left = estimate.without_each(counts)
     whole = estimate.plugin(counts.total)
-    return estimate.jackknifed(whole, left), whole, left
+    corrected = estimate.jackknifed(whole, left)
+    return (corrected if math.isnan(corrected) else min(corrected, math.log2(counts.total.size))), whole, left
 
 
 def _of_entropy(study: Study, function: Callable[[float], float]) -> Iterator[Value]:
     """A monotone function of the entropy: corrected, plug-in, and the matched uniform null's plug-in."""
     counts = study.counts
+    low, high = sorted((function(0.0), function(math.log2(study.size))))
     corrected, plain, left = pooled(counts)
     notes: dict[str, Any] = study.law_note() | {"symbols": int((counts.total > 0).sum())}
     if math.isnan(corrected):
@@ -37,10 +39,12 @@ def _of_entropy(study: Study, function: Callable[[float], float]) -> Iterator[Va
         # The corrected value moves with the plug-in's leave-one-out values around it.
         shift = corrected - plain
         groups = np.array([function(h + shift) for h in left])
-        yield Value(value=function(corrected), n=counts.n, groups=groups, slice=study.slice(), notes=notes)
+        yield Value(
+            value=function(corrected), n=counts.n, groups=groups, slice=study.slice(), notes=notes, bounds=(low, high)
+        )
     groups = np.array([function(h) for h in left])
     name = study.slice("estimator=plugin")
-    yield Value(value=function(plain), n=counts.n, groups=groups, slice=name, notes=notes)
+    yield Value(value=function(plain), n=counts.n, groups=groups, slice=name, notes=notes, bounds=(low, high))
     floor = function(estimate.plugin(study.uniform_counts.total))
     yield Value(value=floor, n=counts.n, slice=study.slice("estimator=plugin", "null=uniform"), notes=notes)
 
@@ -54,6 +58,7 @@ def _of_entropy(study: Study, function: Callable[[float], float]) -> Iterator[Va
     source=SOURCE,
     tolerance=1e-3,
     groups=50,
+    bounds=(0.0, math.inf),
 )
 @per_unit
 def entropy(study: Study, p: Fields) -> Iterator[Value]:
@@ -70,6 +75,7 @@ def entropy(study: Study, p: Fields) -> Iterator[Value]:
     source=SOURCE,
     tolerance=1e-3,
     groups=50,
+    bounds=(1.0, math.inf),
 )
 @per_unit
 def perplexity(study: Study, p: Fields) -> Iterator[Value]:
@@ -85,6 +91,7 @@ def perplexity(study: Study, p: Fields) -> Iterator[Value]:
     source=f"Shannon 1948; {SOURCE}",
     tolerance=1e-3,
     groups=50,
+    bounds=(0.0, 1.0),
 )
 @per_unit
 def redundancy(study: Study, p: Fields) -> Iterator[Value]:
@@ -149,6 +156,7 @@ def entropy_per_position(study: Study, p: Fields) -> Iterator[Value]:
     source="log2 K - H1 and 2 log2 K - H2 (plug-in), as ELM reports them; the null is the plug-in's own bias",
     tolerance=1e-3,
     groups=50,
+    bounds=(0.0, math.inf),
 )
 @per_unit
 def kl_to_uniform(study: Study, p: Fields) -> Iterator[Value]:
@@ -168,9 +176,9 @@ def kl_to_uniform(study: Study, p: Fields) -> Iterator[Value]:
             continue
         notes = study.law_note(law.n, float(study.size) ** 2) | study.sample_note
         name = study.slice("order=2", f"scan={scan}")
-        yield Value(
-            value=2 * full - law.entropy, n=law.n, groups=2 * full - law.entropy_groups, slice=name, notes=notes
-        )
+        left = 2 * full - law.entropy_groups
+        both = (0.0, 2 * full)
+        yield Value(value=2 * full - law.entropy, n=law.n, groups=left, slice=name, notes=notes, bounds=both)
     for null in ("uniform", "shuffled"):
         law = study.law("native", 2, null)
         if law.n:

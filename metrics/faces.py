@@ -61,6 +61,7 @@ def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     title="Similarity of faces: cosine of ArcFace embeddings, not clipped",
     source=SOURCE,
     tolerance=1e-3,
+    bounds=(-1.0, 1.0),
 )
 def f_sim(m: Measurements, p: Fields) -> Iterator[Value]:
     """Cosine per face: small, medium, large and their mean."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from vtbench.api import Fields, Measurements, Value, metric
@@ -50,6 +51,7 @@ def frechet_values(m: Measurements, head: str = "pool3") -> Iterator[Value]:
     source="Heusel et al. 2017, arXiv 1706.08500",
     tolerance=1e-3,
     compares="moments",
+    bounds=(0.0, math.inf),
 )
 def fid(m: Measurements, p: Fields) -> Iterator[Value]:
     """FID on pool3 features, 2048 dimensions."""
@@ -65,6 +67,7 @@ def fid(m: Measurements, p: Fields) -> Iterator[Value]:
     source="Nash et al. 2021, arXiv 2103.03841, as ADM's evaluator has it: seven channels of mixed_6/conv",
     tolerance=1e-3,
     compares="moments",
+    bounds=(0.0, math.inf),
 )
 def sfid(m: Measurements, p: Fields) -> Iterator[Value]:
     """sFID on 17 x 17 x 7 = 2023 dimensions."""

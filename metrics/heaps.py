@@ -27,6 +27,7 @@ def _label(part: float) -> str:
     source="rarefaction over the images in closed form, the mean over all their orders (Mao, Colwell and Chang 2005)",
     tolerance=1e-3,
     groups=50,
+    bounds=(0.0, 1.0),
 )
 @per_unit
 def heaps_slope(study: Study, p: Fields) -> Iterator[Value]:
@@ -78,6 +79,7 @@ def _at(found: growth.Growth, wanted: np.ndarray) -> np.ndarray:
     source="rarefaction: symbols that occur in one image only, over the number of images",
     tolerance=1e-3,
     groups=50,
+    bounds=(0.0, 1000.0),
 )
 @per_unit
 def innovation_rate(study: Study, p: Fields) -> Iterator[Value]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -59,6 +60,7 @@ def scores(log_p: np.ndarray, parts: list[tuple[int, int]]) -> np.ndarray:
     title="Inception Score: exp of the mean KL divergence between an image's classes and all images'",
     source="Salimans et al. 2016, arXiv 1606.03498",
     tolerance=1e-3,
+    bounds=(1.0, math.inf),
 )
 def inception_score(m: Measurements, p: Fields) -> Iterator[Value]:
     """Mean over the parts. notes: `std` over the parts (population) and `std_sample`.

@@ -81,6 +81,7 @@ def ngram_zipf_exponent(study: Study, p: Fields) -> Iterator[Value]:
     source="plug-in, biased low, at most log2 N: read it beside its nulls, which carry the same bias",
     tolerance=1e-3,
     groups=50,
+    bounds=(0.0, math.inf),
 )
 @per_unit
 def ngram_entropy(study: Study, p: Fields) -> Iterator[Value]:
@@ -89,7 +90,8 @@ def ngram_entropy(study: Study, p: Fields) -> Iterator[Value]:
     def make(name: str, order: int, null: str, law: GramLaw) -> Value:
         notes = study.law_note(law.n, float(study.size) ** order) | {"V": law.types, "log2_N": math.log2(law.n)}
         groups = law.entropy_groups if not null else None
-        return Value(value=law.entropy, n=law.n, groups=groups, slice=name, notes=notes)
+        most = order * math.log2(study.size)
+        return Value(value=law.entropy, n=law.n, groups=groups, slice=name, notes=notes, bounds=(0.0, most))
 
     yield from _each(study, p, make)
 
@@ -102,6 +104,7 @@ def ngram_entropy(study: Study, p: Fields) -> Iterator[Value]:
     source="counted; falls with N, so compare at equal N or with the nulls",
     tolerance=1e-3,
     groups=50,
+    bounds=(0.0, 1.0),
 )
 @per_unit
 def ngram_novelty(study: Study, p: Fields) -> Iterator[Value]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
@@ -30,6 +31,7 @@ def needs(p: Fields) -> Mapping[str, Need]:
     source="Qiu et al. 2025 (robust latents): the neighbours include the token itself, so the fraction 0 gives rFID",
     tolerance=1e-2,
     groups=20,
+    bounds=(0.0, math.inf),
 )
 def pfid(m: Measurements, p: Fields) -> Iterator[Value]:
     """One value a fraction, against the ground truth prepared as FID's."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
@@ -27,7 +28,9 @@ def _all_four(m: Measurements, p: Fields) -> dict[str, np.ndarray]:
     return _last[1]
 
 
-def _declare(name: str, title: str, source: str) -> Callable[[Measurements, Fields], Iterable[Value]]:
+def _declare(
+    name: str, title: str, source: str, most: float = 1.0
+) -> Callable[[Measurements, Fields], Iterable[Value]]:
     @metric(
         name,
         needs=lambda p: inception_needs(p, "pool3"),
@@ -37,6 +40,7 @@ def _declare(name: str, title: str, source: str) -> Callable[[Measurements, Fiel
         source=source,
         tolerance=1e-2,
         compares="sets",
+        bounds=(0.0, most),
     )
     def compute(m: Measurements, p: Fields) -> Iterator[Value]:
         problem = unusable(m, "fake", "reference", least=int(p["neighbours"]) + 2)
@@ -53,5 +57,5 @@ KYNKAANNIEMI = "Kynkäänniemi et al. 2019, arXiv 1904.06991"
 NAEEM = "Naeem et al. 2020, arXiv 2002.09797"
 precision = _declare("precision", "Share of the outputs that lie in the ground truth's manifold", KYNKAANNIEMI)
 recall = _declare("recall", "Share of the ground truth that lies in the outputs' manifold", KYNKAANNIEMI)
-density = _declare("density", "Balls of the ground truth around an output, over k", NAEEM)
+density = _declare("density", "Balls of the ground truth around an output, over k", NAEEM, math.inf)
 coverage = _declare("coverage", "Share of the ground truth's balls that hold an output", NAEEM)

@@ -29,6 +29,7 @@ def needs_pixels(p: Fields) -> Mapping[str, Need]:
     source="tokens of an image times log2 K, or times the jackknife entropy, over its pixels",
     tolerance=1e-3,
     groups=50,
+    bounds=(0.0, math.inf),
 )
 def bits_per_pixel(m: Measurements, p: Fields) -> Iterator[Value]:
     """bits=nominal is what a fixed-length code takes; bits=empirical what an ideal order-0 code would. Codebooks and streams apart, and
@@ -63,4 +64,11 @@ def _of(study: Study, pixels: np.ndarray) -> Iterator[Value]:
         corrected, left = plain, np.zeros(0)
     groups = (left + corrected - plain) * per_pixel if left.size else None
     name = study.slice("bits=empirical")
-    yield Value(value=corrected * per_pixel, n=study.images, groups=groups, slice=name, notes=notes)
+    yield Value(
+        value=corrected * per_pixel,
+        n=study.images,
+        groups=groups,
+        slice=name,
+        notes=notes,
+        bounds=(0.0, full * per_pixel),
+    )

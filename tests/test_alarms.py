@@ -108,6 +108,23 @@ def test_a_mistake_raises_exactly_its_alarm(what: str, model: str) -> None:
     assert names(spoil(GOOD[model]())) == [wanted]
 
 
+@pytest.mark.parametrize(("grey", "made"), [(0.2, 0.6), (0.8, 0.6), (0.0, 0.5), (1.0, 0.0)])
+def test_of_constant_images_no_range_can_be_told(grey: float, made: float) -> None:
+    flat = torch.full_like(TRUTH, made)
+    assert "range-slip" not in names(flat, torch.full_like(TRUTH, grey))
+    assert "range-slip" not in names(flat, 0.1 * TRUTH + grey * 0.9)  # a model that has collapsed to one grey
+    assert "range-slip" not in names(0.1 * TRUTH + made * 0.9, torch.full_like(TRUTH, grey))
+    seen = {h: r.values for h, r in SetLook({})(Batch([None] * N, images=flat), SET_HEADS).items()}
+    real = {h: r.values for h, r in SetLook({})(Batch([None] * N, images=TRUTH), SET_HEADS).items()}
+    assert "range-slip" not in [a.name for a in of_sets(seen, real)]
+
+
+def test_images_that_are_merely_brighter_have_shifted_and_not_slipped() -> None:
+    dark = TRUTH * 0.3 + 0.05
+    assert names(dark + 0.4, dark) == ["colour-shift"]
+    assert names((dark + 1) / 2, dark) == ["range-slip"]
+
+
 def test_a_reference_that_was_squashed_is_not_cropped_alike() -> None:
     assert names(TRUTH, squashed()) == ["crop"]
     assert names(noisy(TRUTH), squashed()) == ["crop"]

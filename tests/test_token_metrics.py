@@ -81,6 +81,25 @@ def test_every_statistic_has_a_finite_value_or_a_reason(name: str, zipfian: Meas
             assert math.isfinite(_number(value))
 
 
+SKEWED = np.repeat(np.arange(4, dtype=np.int32), [9, 1, 1, 1])[:, None].repeat(64, 1)
+"""Twelve images of one symbol each: any group moves what is pooled a lot."""
+EVEN = np.tile(np.random.default_rng(0).permutation(8).astype(np.int32), (6, 8))
+BITS = {"entropy": 1, "ngram_entropy": 4}
+
+
+@pytest.mark.parametrize("ids", [SKEWED, EVEN], ids=["skewed", "even"])
+@pytest.mark.parametrize("name", [*STATISTICS, "codebook_perplexity"])
+def test_values_and_the_ends_of_intervals_lie_on_their_scale(name: str, ids: np.ndarray) -> None:
+    for slice_, value in _run(name, _measurements(ids, _grid(8))).items():
+        low, high = value.bounds or registry.metric(name).bounds
+        if value.status == "ok" and value.value is not None:
+            assert low - 1e-9 <= value.value <= high + 1e-9, slice_
+        if name.endswith("perplexity") and value.groups is not None:
+            assert (low, high) == (1, 8)
+        if name in BITS and value.groups is not None:
+            assert (low, high <= BITS[name] * 3) == (0, True)
+
+
 @pytest.mark.parametrize(
     "name", ["zipf_exponent", "entropy", "heaps_slope", "ngram_entropy", "huffman_saving", "compressed_bits"]
 )

@@ -15,6 +15,7 @@ LEAST = 4  # pairs, below which nothing is said
 MATCHED = 512  # images whose partner is looked for among all ground truth
 SLAB = 65_536  # thumbnails that are floats at a time
 SHIFT = 0.03  # of [0, 1], 8 grey levels
+FLAT = 2.0  # grey levels: the spread of a thumbnail below which an image shows nothing
 
 
 def of_pairs(seen: Mapping[str, np.ndarray], ids: Sequence[str]) -> list[Alarm]:
@@ -37,10 +38,29 @@ def _gain(errors: np.ndarray, column: int) -> tuple[float, float]:
     return float(after[differ].sum() / max(before[differ].sum(), 1e-12)), float((after < before)[differ].mean())
 
 
+def _contrast(thumbs: np.ndarray) -> tuple[np.ndarray, float]:
+    """(which pairs vary on both sides, the contrast of those images in terms of their ground truth's: the slope within images).
+
+    A constant image that is another grey than its ground truth has no range that could have slipped; nor has one that is merely brighter."""
+    told, product, square = np.zeros(len(thumbs), bool), 0.0, 0.0
+    for start in range(0, len(thumbs), SLAB):
+        part = thumbs[start : start + SLAB].reshape(-1, 2, thumbs[0, 0].size).astype(np.float32)
+        part -= part.mean(2, keepdims=True)
+        varies = (part.std(2) >= (FLAT / 2, FLAT)).all(1)
+        told[start : start + SLAB] = varies
+        product += float((part[varies, 0] * part[varies, 1]).sum())
+        square += float((part[varies, 1] ** 2).sum())
+    return told, product / square if square else 0.0
+
+
 def _range_slip(seen: Mapping[str, np.ndarray]) -> Alarm | None:
+    told, slope = _contrast(seen["thumbs"])
+    if told.sum() < LEAST:
+        return None
+    maps = seen["maps"][told]
     for column, said in ((4, "(x + 1) / 2 of [0, 1] images"), (5, "[-1, 1] images whose negative half was cut off")):
-        ratio, share = _gain(seen["maps"], column)
-        if ratio < 0.5 and share >= 0.8:
+        ratio, share = _gain(maps, column)
+        if ratio < 0.5 and share >= 0.8 and (column == 5 or slope < 0.75):
             return Alarm(
                 name="range-slip",
                 message=f"the images look like {said}: undoing it leaves {ratio:.0%} of the squared error, in {share:.0%} of the images",

@@ -448,7 +448,7 @@ class Value:
     without group g (nan where a group is empty). slice: `all`, a name (`small`), or ``key=value``. status and why: `skipped` with a
     reason where the estimator does not apply. notes: counts and remarks that go to the record beside the row.
     keep: whether per-sample values go to samples/RUN.parquet. interval: (low, high) of a metric that knows its own resampling (by prompt); groups still
-    serve comparisons.
+    serve comparisons. bounds: the ends of the scale where they depend on the model (a perplexity is at most K); else the metric's.
     """
 
     samples: np.ndarray | None = None
@@ -462,6 +462,7 @@ class Value:
     notes: Mapping[str, Any] = field(default_factory=dict)
     keep: bool = True
     interval: tuple[float, float] | None = None
+    bounds: tuple[float, float] | None = None
 
 
 Fields = Mapping[str, Any]
@@ -507,14 +508,14 @@ def metric(
     tolerance: float = 1e-4,
     groups: int = 20,
     compares: Literal["pairs", "sets", "moments"] = "pairs",
-    bounds: tuple[float, float] = (-math.inf, math.inf),
+    bounds: tuple[float, float] | None = None,
 ) -> Callable[[Callable[[Measurements, Fields], Iterable[Value]]], Callable[[Measurements, Fields], Iterable[Value]]]:
     """Declare a metric. The function takes measurements and protocol fields and yields `Value`s; no torch, no files.
 
     fields: the protocol fields that it reads (a missing one is an error that names it). title: one plain line. source: paper,
     equation or repository. tolerance: relative agreement promised across devices, batch sizes and versions. groups: how many fixed
     groups of images the jackknife deletes in turn (20; 50 for token statistics). bounds: the ends of the scale, where intervals are cut
-    (a symmetric one may pass them). compares: what it wants of the ground truth: `pairs` (each output's
+    (a symmetric one may pass them; percent go from 0 to 100 unless it says otherwise). compares: what it wants of the ground truth: `pairs` (each output's
     own original), `sets` (any images of the reference), `moments` (a set, or its mean and covariance alone, which then stand in
     ``m.context["reference_statistics"][head]`` in place of the column)."""
 
@@ -536,7 +537,7 @@ def metric(
             tolerance,
             groups,
             compares,
-            bounds,
+            bounds or ((0.0, 100.0) if unit == "%" else (-math.inf, math.inf)),
         )
         return function
 

@@ -273,9 +273,11 @@ class Reducer:
         for bound in ("ci_low", "ci_high"):
             end = update.get(bound)
             if isinstance(end, float):
-                low, high = (0.0, 100.0) if base.unit == "%" else cell.metric.bounds
+                low, high = value.bounds or cell.metric.bounds
                 end = min(max(end, low), high)  # a symmetric interval may pass the ends of the scale
-                update[bound] = None if math.isnan(end) else end
+                update[bound] = None if math.isnan(end) else end + 0.0  # -0.0 is 0
+        if isinstance(update.get("value"), float):
+            update["value"] += 0.0
         row = base.model_copy(update=update)
         if value.keep and outer == "all" and value.samples is not None and np.size(value.samples):
             kept = SampleValues(row, table["id"][image], instances(image), samples)

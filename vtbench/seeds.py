@@ -12,6 +12,7 @@ import numpy as np
 from vtbench.errors import UsageError
 from vtbench.intervals import bootstrap_mean
 from vtbench.record import Record, Row, run_id, worst, write
+from vtbench.registry import metric
 from vtbench.result import Result
 from vtbench.table import write_table
 
@@ -106,10 +107,17 @@ def _over(group: Sequence[Row], name: str, count: int) -> list[Row]:
     spread = float(np.std(values, ddof=1))
     half = _T95[min(count - 1, len(_T95) - 1)] * spread / np.sqrt(count)
     mean = float(np.mean(values))
+    least, most = metric(base.metric).bounds
     shared = {"groups": None, "notes": {"values": values}, "status": worst([r.status for r in group])}
     return [
         base.model_copy(
-            update={**shared, "slice": where, "value": mean, "ci_low": mean - half, "ci_high": mean + half}
+            update={
+                **shared,
+                "slice": where,
+                "value": mean,
+                "ci_low": max(mean - half, least),
+                "ci_high": min(mean + half, most),
+            }
         ),
         base.model_copy(
             update={

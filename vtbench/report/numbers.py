@@ -33,6 +33,12 @@ def digits_of(low: float | None, high: float | None) -> int:
     return min(max(place, 0), 6)
 
 
+def fixed(value: float, places: int, sign: str = "") -> str:
+    """A number at so many decimals; what rounds to zero has no sign."""
+    text = f"{value:{sign}.{places}f}"
+    return text.lstrip("+-") if float(text) == 0 else text
+
+
 def number(value: float | None, low: float | None = None, high: float | None = None) -> str:
     """A value with its digits cut at its interval; four significant ones when there is none."""
     if value is None:
@@ -40,7 +46,7 @@ def number(value: float | None, low: float | None = None, high: float | None = N
     if not math.isfinite(value):
         return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
     if real(low, high):
-        return f"{value:.{digits_of(low, high)}f}"
+        return fixed(value, digits_of(low, high))
     if value == int(value) and abs(value) < 1e15:
         return f"{int(value)}"
     return f"{value:.{max(0, 3 - math.floor(math.log10(abs(value))))}f}" if 1e-4 <= abs(value) < 1e4 else f"{value:.4g}"
@@ -49,20 +55,20 @@ def number(value: float | None, low: float | None = None, high: float | None = N
 def with_interval(row: Bounded) -> str:
     """``21.83 [21.61, 22.04]``, or the value alone when it has no interval."""
     text = number(row.value, row.ci_low, row.ci_high)
-    if not real(row.ci_low, row.ci_high):
+    if row.ci_low is None or row.ci_high is None or not real(row.ci_low, row.ci_high):
         return text
     places = digits_of(row.ci_low, row.ci_high)
-    return f"{text} [{row.ci_low:.{places}f}, {row.ci_high:.{places}f}]"
+    return f"{text} [{fixed(row.ci_low, places)}, {fixed(row.ci_high, places)}]"
 
 
 def signed(value: float, low: float | None = None, high: float | None = None) -> str:
     """A difference, with its sign and its interval."""
     text = number(value, low, high)
-    text = f"+{text}" if value > 0 else text
+    text = f"+{text}" if value > 0 and text.strip("0.") else text
     if low is None or high is None or not real(low, high):
         return text
     places = digits_of(low, high)
-    return f"{text} [{low:+.{places}f}, {high:+.{places}f}]"
+    return f"{text} [{fixed(low, places, '+')}, {fixed(high, places, '+')}]"
 
 
 def arrow(higher_is_better: bool | None) -> str:

@@ -47,6 +47,17 @@ def number(value: Value) -> float:
     return math.nan if value.value is None else float(value.value)
 
 
+def mean_bounds(values: Iterable[Value]) -> tuple[float, float] | None:
+    """The ends of the scale of a mean of values; None where one states none."""
+    known = [v.bounds for v in values]
+    ends = [b for b in known if b is not None]
+    return (
+        (float(np.mean([a for a, _ in ends])), float(np.mean([b for _, b in ends])))
+        if len(ends) == len(known)
+        else None
+    )
+
+
 def _mean(name: str, values: list[Value]) -> Value:
     each = [number(v) for v in values]
     kept = [v for v, x in zip(values, each) if not math.isnan(x)]
@@ -62,4 +73,5 @@ def _mean(name: str, values: list[Value]) -> Value:
         slice=name,
         why=next((v.why for v in kept if v.why), ""),
         notes=notes,
+        bounds=mean_bounds(kept),
     )
