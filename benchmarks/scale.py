@@ -37,7 +37,8 @@ from vtbench.engine.chunks import Chunk
 from vtbench.engine.crew import Crew, Event
 from vtbench.engine.run import fill_chunk, fill_model, missing
 from vtbench.engine.store import Measured, Store
-from vtbench.evaluation import Evaluator, Opened
+from vtbench.evaluation import Evaluator
+from vtbench.opened import Opened
 from vtbench.plan import Plan, Station
 from vtbench.reduce import Reducer
 from vtbench.suite import load_suite
@@ -216,17 +217,17 @@ def timed(watch: Watch, owner: Any, name: str, label: str) -> None:
 
 def instrumented(watch: Watch) -> None:
     """Make what a run does after measuring steps of their own."""
-    from vtbench import evaluation, reduce
+    from vtbench import evaluation, recording, reduce
 
-    for name, label in (
-        ("cut", "cut into chunks"),
-        ("write", "write the record"),
-        ("write_samples", "write the samples"),
-        ("collect", "collect instances"),
-        ("write_table", "write the table"),
-        ("raised", "alarms"),
+    for owner, name, label in (
+        (evaluation, "cut", "cut into chunks"),
+        (recording, "write", "write the record"),
+        (recording, "write_samples", "write the samples"),
+        (recording, "collect", "collect instances"),
+        (evaluation, "write_table", "write the table"),
+        (evaluation, "raised", "alarms"),
     ):
-        timed(watch, evaluation, name, label)
+        timed(watch, owner, name, label)
     timed(watch, reduce.Reducer, "_failures", "failures, from all headers")
     cells = Reducer._cell
 

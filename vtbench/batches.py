@@ -6,11 +6,30 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vtbench.atomic import replace_file
 
+if TYPE_CHECKING:
+    from vtbench.api import Model
+    from vtbench.options import Options
+    from vtbench.plan import Plan
+    from vtbench.suite import Suite
+
 FILE = "batch-sizes.json"
+
+
+def facts_of(model: Model, plan: Plan, suite: Suite, device: str, options: Options) -> dict[str, Any]:
+    """What a batch size that memory holds depends on."""
+    import torch
+
+    kind = torch.cuda.get_device_name(device) if device.startswith("cuda") and torch.cuda.is_available() else device
+    sizes = sorted({str(s.prepared.resolution) for s in plan.stations})
+    revision = next((d["model"]["revision"] for d in plan.descriptions.values() if d["model"]), "")
+    return {
+        "model": [model.name, revision, dict(model.params)], "suite": [suite.name, suite.version, suite.chunk], "resolutions": sizes,
+        "device": kind, "dtype": options.dtype, "compile": options.compile,
+    }  # fmt: skip
 
 
 def _key(facts: Mapping[str, Any]) -> str:

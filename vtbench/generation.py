@@ -5,21 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from vtbench.against import Known, Reference
 from vtbench.api import Model, Pass
 from vtbench.data import Dataset, choose
 from vtbench.data.conditions import labels, prompts
 from vtbench.errors import UsageError
+from vtbench.opened import Opened
 from vtbench.options import Options
 from vtbench.plan import Cell, Plan
 from vtbench.progress import Silent
 from vtbench.sets import restrict
 from vtbench.suite import Suite
-
-if TYPE_CHECKING:
-    from vtbench.evaluation import Opened
 
 READERS = ("labels", "prompts", "geneval", "dpg")
 IMAGES = 50_000
@@ -31,8 +28,6 @@ def open_generation(suite: Suite, options: Options, talk: Silent) -> Opened:
     The suite's ``[data]``: `reader` (`labels`: `classes`, `images`; `prompts`: a file, `each` images a prompt, `count` of the prompts); `bundled`, the file of prompts that the
     package carries; `reference`, bundled images or statistics; `needs_reference` (true unless no metric wants one); `exact`, whether images must have the suite's resolution.
     Raises `UsageError` for what is lacking, with what to give."""
-    from vtbench.evaluation import Opened
-
     suite = _with_labels(suite, options.labels)
     conditions, where = _conditions(suite, options)
     for what, count in conditions.notes.items():

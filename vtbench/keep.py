@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,14 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vtbench.api import GENERATED, OUTPUT
 from vtbench.atomic import replace_file
 from vtbench.data import restore
 from vtbench.geneval.results import file_name
-from vtbench.plan import Prepared
+from vtbench.plan import Plan, Prepared
 from vtbench.view import Item, to_bytes
 
 if TYPE_CHECKING:
     import torch
+
+    from vtbench.data import Dataset
+    from vtbench.options import Options
+
+SAMPLE = 16
+"""Images that ``--keep-images sample`` keeps."""
 
 Point = tuple[Prepared, "int | None"]
 """An operating point: how inputs are prepared, and the budget."""
@@ -33,6 +41,26 @@ class Keep:
     folder: Path
     points: Mapping[Point, str]
     ids: frozenset[str] | None = None
+
+    @classmethod
+    def asked(cls, options: Options, plan: Plan, dataset: Dataset, folder: Path) -> Keep | None:
+        """What the options ask to be kept; None for nothing."""
+        how = "sample" if options.keep_images == "none" and options.grid else options.keep_images
+        points: dict[Point, str] = {}
+        # Where every row is skipped the images may still be wanted, to be judged elsewhere.
+        needs = [(s.prepared, s.at, s.budget) for cell in plan.cells for s, _ in cell.needs.values()]
+        for prepared, at, budget in [point[:3] for point in plan.operating_points()] or needs:
+            if at in (OUTPUT, GENERATED):
+                point = f"{prepared.resolution or 'native'}" + (f"-{budget}tokens" if budget is not None else "")
+                if point not in points.values():
+                    points[prepared, budget] = point
+        if how == "none" or not points:
+            return None
+        ids = None
+        if how == "sample":
+            ranked = sorted((s.id for s in dataset.samples), key=lambda i: hashlib.sha256(i.encode()).hexdigest())
+            ids = frozenset(ranked[:SAMPLE])
+        return cls(folder, points, ids)
 
     def paths(self, sample: Any, point: Point) -> tuple[Path, ...]:
         """The original's and the reconstruction's file, or the generated one's."""

@@ -6,6 +6,7 @@ append, but a file there is written whole or not at all.
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import io
 import os
@@ -16,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, cast
 
-from vtbench.errors import MissingPackage, UsageError
+from vtbench.errors import MissingPackage, UsageError, VtbenchError
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+://")
 
@@ -184,6 +185,16 @@ class Remote(os.PathLike[str]):
 def shared_by_processes(where: Path) -> bool:
     """Whether other processes see a place: memory:// lives in one."""
     return not str(where).startswith("memory://")
+
+
+def check_writable(folder: Path) -> None:
+    """Make a results folder, so that nothing is measured for one that cannot be written. Raises `VtbenchError`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not is_url(folder) and not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise VtbenchError(f"cannot write to {folder}: {error.strerror}", "Name another folder with --out") from error
 
 
 def opened(path: Path) -> Any:

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from datetime import datetime, timezone
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,6 +20,11 @@ PACKAGES = (
     "open-clip-torch", "transformers", "diffusers", "timm", "easyocr", "python-doctr", "rapidocr", "onnxruntime", "insightface",
     "opencv-python", "opencv-python-headless",
 )  # fmt: skip
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def _git(*arguments: str) -> str:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -177,9 +177,17 @@ class Record(_Model):
         return self
 
 
-def worst(statuses: list[str]) -> Status:
+def worst(statuses: Sequence[str]) -> Status:
     """The worst of some statuses; `ok` of none."""
     return cast(Status, max(statuses, key=_WORST_LAST.index, default="ok"))
+
+
+def overall(rows: Sequence[Row], failures: Sequence[Failure] = ()) -> Status:
+    """A run's status: skipped rows do not spoil one that measured others."""
+    measured = [r.status for r in rows if r.status != "skipped"]
+    if not measured:
+        return "failed" if failures else "skipped"
+    return worst(measured)
 
 
 def params_text(params: Mapping[str, Any]) -> str:

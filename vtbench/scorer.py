@@ -17,13 +17,12 @@ from vtbench import alarms
 from vtbench.against import Reference, of_images_alone
 from vtbench.api import INPUT, Model, Tokenizer
 from vtbench.data import Dataset, choose, open_dataset
-from vtbench.distribute import apart
 from vtbench.engine.chunks import Chunk, cut
 from vtbench.engine.store import Store
 from vtbench.errors import BadSample, UsageError
-from vtbench.evaluation import Evaluator, Opened, two_sides
+from vtbench.evaluation import Evaluator
 from vtbench.given import GivenPairs, GivenSet
-from vtbench.options import Options
+from vtbench.opened import Opened
 from vtbench.pairing import Pairing, paired
 from vtbench.plan import Cell, Plan, make_plan
 from vtbench.progress import Silent
@@ -63,13 +62,9 @@ class Scorer(Evaluator):
         talk: Silent | None = None,
         **options: Any,
     ) -> None:
-        self.options = Options.of(**{"baselines": False, **options})
-        self.talk = talk or Silent()
+        super().__init__((), talk=talk, **{"baselines": False, **options})
         if pairing not in ("auto", "ids", "none"):
             raise UsageError(f"--pairing {pairing}: auto, ids or none")
-        self._extractors, self._opened_networks, self._controls = {}, set(), {}
-        self._apart = apart(self.options)
-        self.read = None
         names = (suites,) if isinstance(suites, (str, Suite)) else tuple(suites)
         loaded = [n if isinstance(n, Suite) else load_suite(n, extra_protocols=self.options.protocol) for n in names]
         self.reference = Reference.open(
@@ -202,7 +197,7 @@ class Scorer(Evaluator):
         if self.paired:
             return super()._sides(model, plan, opened)
         images = cut(self.images.dataset.samples, opened.suite.chunk)
-        return two_sides(plan, images, opened, f"{self.name} · {opened.suite.name}")
+        return opened.two_sides(plan, images, f"{self.name} · {opened.suite.name}")
 
     def _reducer(
         self,

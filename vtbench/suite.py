@@ -55,13 +55,17 @@ class Protocol:
         """The three parts merged, with the resolution (pixels; None = native)."""
         return {**self.input, **self.view, **self.reduce, "resolution": resolution}
 
+    def parts(self) -> dict[str, dict[str, Any]]:
+        """The three parts by their names."""
+        return {part: dict(getattr(self, part)) for part in PARTS}
+
     def digest(self) -> str:
         """Digest of what moves a value; equal names give equal digests."""
         return digest([self.input, self.view, self.reduce])
 
     def override(self, changes: Mapping[str, str]) -> Protocol:
         """The protocol with some fields changed and its name extended: `tokbench+faces=v1`."""
-        parts: dict[str, dict[str, Any]] = {p: dict(getattr(self, p)) for p in PARTS}
+        parts = self.parts()
         suffix = ""
         for key in sorted(changes):
             home = next((p for p in PARTS if key in parts[p]), None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ from vtbench.api import Measurements, Metric
 from vtbench.errors import UsageError
 from vtbench.places import place
 from vtbench.plan import Cell
-from vtbench.provenance import own_source, packages
-from vtbench.record import DatasetInfo, Environment, ModelInfo, Record, Row, SuiteInfo, plain, run_id, worst, write
+from vtbench.provenance import now, own_source, packages
+from vtbench.record import DatasetInfo, Environment, ModelInfo, Record, Row, SuiteInfo, overall, plain, run_id, write
 from vtbench.reduce import Reducer
 from vtbench.suite import Suite, load_suite
 from vtbench.table import write_table
@@ -79,7 +78,7 @@ def study(
 def _one(
     file: TokenFile, suite: Suite, revision: str, command: str, device: str | None, tell: Callable[[str, float], None]
 ) -> Record:
-    started = _now()
+    started = now()
     m = measurements(file, GROUPS)
     m.context = {**m.context, "device": device}
     reducer = _FileReducer(file)
@@ -104,26 +103,18 @@ def _one(
             spent = time.perf_counter() - start
             stages[entry.name] = stages.get(entry.name, 0.0) + spent
             tell(entry.name, spent)
-    measured = [row.status for row in rows if row.status != "skipped"]
     return Record(
         run_id=run_id(file.name, revision, {}, suite.digest(), revision, facts),
-        status=worst(list(measured)) if measured else "skipped",
+        status=overall(rows),
         started=started,
-        finished=_now(),
+        finished=now(),
         command=command,
         model=ModelInfo(name=file.name, revision=revision, title=f"tokens of {file.path.name}"),
         suite=SuiteInfo(name=suite.name, version=suite.version, digest=suite.digest()),
         dataset=DatasetInfo(name=f"tokens:{file.name}", revision=revision, n=file.shape[0], where=file.path.name),
         options=plain(facts),
-        protocols={
-            p.name: {"input": plain(dict(p.input)), "view": plain(dict(p.view)), "reduce": plain(dict(p.reduce))}
-            for p in suite.protocols.values()
-        },
+        protocols={p.name: plain(p.parts()) for p in suite.protocols.values()},
         rows=rows,
         stages=stages,
         environment=Environment(packages=packages(), vtbench=own_source(), device=device or "cpu", threads=1),
     )
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
