@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vtbench.cli import measuring
 from vtbench.cli import options as opt
-from vtbench.cli.reconstruct import _dry_run, _json, _last_line, _numbers, _print
+from vtbench.cli.measuring import all_records, elsewhere, fail_without_values, keywords, print_rows, say_where
 
 if TYPE_CHECKING:
     from vtbench.record import Record
@@ -93,6 +94,7 @@ def generate(
 
     Every image has a seed of its own, so it does not depend on the batch or on who made it. The same command resumes where it was stopped; a second run over
     complete measurements generates nothing. A folder of images, or an .npz, stands for a model that is not at hand: --model images:PATH."""
+    given = locals()
     from vtbench import zoo
     from vtbench.evaluation import Evaluator
     from vtbench.progress import Silent, talker
@@ -102,60 +104,21 @@ def generate(
 
     for spec in model:
         zoo.check(spec, "generate")
-    group = join()
-    talk = talker() if group.first else Silent()
-    evaluator = Evaluator(
-        suite,
-        talk=talk,
-        data=data,
-        reference=reference,
-        reference_protocol=reference_protocol,
-        labels=labels,
-        out=out,
-        protocol=tuple(p for p in (protocol or "").split(",") if p),
-        resolution=_numbers(resolution, "--resolution"),
-        tokens=_numbers(tokens, "--tokens"),
-        subset=subset,
-        limit=limit,
-        weights=weights,
-        state_key="auto" if state_key == "both" else state_key,
-        device=device,
-        dtype=dtype,
-        batch_size=batch_size,  # type: ignore[arg-type]
-        compile=compile,
-        workers=workers,
-        engine=engine,
-        loaders=loaders,
-        read_timeout=read_timeout,
-        seed=seed,
-        keep_images=keep_images,
-        strict=strict,
-        baselines=not no_baselines,
-        alarms=not no_alarms,
-        allow_code=allow_code,
-        upstream=upstream,
-        fresh=fresh,
-        chunks=chunks,
-    )
+    talk = talker() if join().first else Silent()
+    evaluator = Evaluator(suite, talk=talk, **keywords(given))
     specs = variants(with_states(model, state_key), guidance, decoder)
     if dry_run:
-        _dry_run(evaluator, specs)
+        measuring.dry_run(evaluator, specs)
         return
     results = [evaluator(spec) if seeds == 1 else over_seeds(evaluator, spec, seeds) for spec in specs]
-    if not group.first:
+    if elsewhere(talk, chunks):
         return
-    if chunks is not None:
-        talk.say(f"chunks {chunks} are measured; the same command without --chunks writes the results")
-        return
-    if json:
-        _json(results)
-    else:
-        _print(results)
+    print_rows(all_records(results), as_json=json)
+    if not json:
         for line in beside([r for result in results for r in result.records], Path(out)):
             typer.echo(line)
-    _last_line(results, talk, out)
-    if all(row.status in ("skipped", "failed") for result in results for row in result.rows()):
-        raise typer.Exit(1)
+    say_where(results, talk, out)
+    fail_without_values([row for result in results for row in result.rows()])
 
 
 def beside(records: Sequence[Record], out: Path) -> list[str]:

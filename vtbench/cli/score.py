@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vtbench.cli import options as opt
-from vtbench.cli.reconstruct import _json, _last_line, _numbers
-from vtbench.console import screen
+from vtbench.cli.measuring import all_records, fail_without_values, keywords, print_rows, say_where
 
 if TYPE_CHECKING:
     from vtbench.progress import Silent
@@ -75,72 +74,45 @@ def score(
 
     The same ids on both sides make pairs: every metric applies. Otherwise two sets are compared: FID, KID, precision and the like. A
     reference may be statistics (mu, sigma) of vtbench, clean-fid, pytorch-fid or ADM. --suite geneval judges a folder in GenEval's layout without one."""
+    given = locals()
     from vtbench.errors import UsageError
     from vtbench.progress import talker
     from vtbench.prompted import alone, score_alone
     from vtbench.scorer import Scorer
 
     talk = talker()
-    shared: dict[str, Any] = {
-        "talk": talk,
-        "out": out,
-        "protocol": tuple(p for p in (protocol or "").split(",") if p),
-        "resolution": _numbers(resolution, "--resolution"),
-        "subset": subset,
-        "limit": limit,
-        "slice_by": tuple(slice_by),
-        "device": device,
-        "batch_size": batch_size,
-        "workers": workers,
-        "engine": engine,
-        "loaders": loaders,
-        "read_timeout": read_timeout,
-        "strict": strict,
-        "alarms": not no_alarms,
-        "fresh": fresh,
-    }
-    if reference is None and save_statistics is None and alone(suite):
-        _tell([score_alone(images, suite, name=name, **shared)], talk, out, json, everything=bool(protocol))
-        return
+    options = keywords(given, without=("reference", "reference_protocol"))
+    results: list[Result] = []
     if reference is None and save_statistics is None:
-        raise UsageError(
-            "score needs --reference", "A folder, a tar, an .npz; or --save-statistics FILE.npz of the images"
+        if not alone(suite):
+            raise UsageError(
+                "score needs --reference", "A folder, a tar, an .npz; or --save-statistics FILE.npz of the images"
+            )
+        results.append(score_alone(images, suite, name=name, talk=talk, **options))
+        _tell(results, talk, out, json, everything=bool(protocol))
+    else:
+        scorer = Scorer(
+            images,
+            reference or images,
+            suite,
+            pairing="none" if reference is None else pairing,  # type: ignore[arg-type]
+            reference_protocol=reference_protocol,
+            name=name,
+            talk=talk,
+            **options,
         )
-    scorer = Scorer(
-        images,
-        reference or images,
-        suite,
-        pairing="none" if reference is None else pairing,  # type: ignore[arg-type]
-        reference_protocol=reference_protocol,
-        name=name,
-        metadata=metadata,
-        **shared,
-    )
-    if reference is None:
-        scorer.measure_reference()
-    else:
-        result = scorer()
-        _tell([result], talk, out, json, everything=bool(protocol), quit=False)
-    if save_statistics:
-        for path in scorer.save_statistics(Path(save_statistics), with_features=with_features):
-            talk.say(f"statistics: {path}")
-    if reference is not None:
-        _nothing_measured([result])
+        if reference is None:
+            scorer.measure_reference()
+        else:
+            results.append(scorer())
+            _tell(results, talk, out, json, everything=bool(protocol))
+        if save_statistics:
+            for path in scorer.save_statistics(Path(save_statistics), with_features=with_features):
+                talk.say(f"statistics: {path}")
+    if results:
+        fail_without_values([row for result in results for row in result.rows()])
 
 
-def _tell(results: list[Result], talk: Silent, out: str, json: bool, *, everything: bool, quit: bool = True) -> None:
-    """Print rows, as a table or as JSON. quit: end with 1 when nothing could be measured."""
-    if json:
-        _json(results)
-    else:
-        from vtbench.report.terminal import show
-
-        show([r.record for r in results], screen(), everything=everything)
-    _last_line(results, talk, out)
-    if quit:
-        _nothing_measured(results)
-
-
-def _nothing_measured(results: list[Result]) -> None:
-    if all(row.status in ("skipped", "failed") for r in results for row in r.rows()):
-        raise typer.Exit(1)
+def _tell(results: list[Result], talk: Silent, out: str, as_json: bool, *, everything: bool) -> None:
+    print_rows(all_records(results), as_json=as_json, everything=everything)
+    say_where(results, talk, out)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from vtbench.cli import options as opt
-from vtbench.console import echo, screen
+from vtbench.cli.measuring import fail_without_values, names, numbers, print_rows
 
 if TYPE_CHECKING:
     from vtbench.record import Record
@@ -63,7 +63,7 @@ def tokens(
         raise UsageError("nothing to study", "Give --tokens FILE, --text FILE or --model NAME --data DIR")
     talk = talker()
     records: list[Record] = []
-    extra = tuple(p for p in (protocol or "").split(",") if p)
+    extra = names(protocol)
     for opened in _files(file, text, text_unit, codebook_size, grid, pixels, ordered):
         records += _study(opened, suite, extra, out, device, talk)
     if model:
@@ -74,7 +74,7 @@ def tokens(
             data=data,
             out=out,
             protocol=extra,
-            resolution=_numbers(resolution, "--resolution"),
+            resolution=numbers(resolution, "--resolution"),
             subset=subset,
             limit=limit,
             weights=weights,
@@ -88,19 +88,9 @@ def tokens(
 
         for path in write_plots(records, plots):
             talk.say(f"plot: {path}")
-    _print(records, json)
+    print_rows(records, as_json=json)
     talk.say(f"{out}/table.csv, runs {', '.join(r.run_id for r in records)}")
-    if all(row.status in ("skipped", "failed") for r in records for row in r.rows):
-        raise typer.Exit(1)
-
-
-def _numbers(text: str | None, option: str, separator: str = ",") -> tuple[int, ...]:
-    from vtbench.errors import UsageError
-
-    try:
-        return tuple(int(part) for part in (text or "").split(separator) if part)
-    except ValueError as error:
-        raise UsageError(f"{option} takes numbers separated by '{separator}', not '{text}'") from error
+    fail_without_values([row for record in records for row in record.rows])
 
 
 def _files(
@@ -112,8 +102,8 @@ def _files(
 
     if unit not in ("bytes", "words"):
         raise UsageError(f"--text-unit is bytes or words, not '{unit}'")
-    sizes = _numbers(size, "--codebook-size")
-    cells = _numbers(grid, "--grid", "x")
+    sizes = numbers(size, "--codebook-size")
+    cells = numbers(grid, "--grid", "x")
     opened: list[Any] = [
         open_tokens(f, codebook_size=sizes, grid=cells, pixels=pixels, ordered=ordered or None) for f in files
     ]
@@ -143,17 +133,3 @@ def _models(specs: list[str], suites: list[str], talk: Any, **options: Any) -> l
 
     evaluator = Evaluator(suites, talk=talk, **options)
     return [record for spec in specs for record in evaluator(spec).records]
-
-
-def _print(records: list[Record], as_json: bool) -> None:
-    if as_json:
-        import json
-
-        from vtbench.record import plain
-        from vtbench.table import rows
-
-        echo(json.dumps(plain([line for record in records for line in rows(record)]), indent=1))
-        return
-    from vtbench.report.terminal import show
-
-    show(records, screen())
