@@ -8,6 +8,7 @@ import os
 import pickle
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from PIL import Image
 from vtbench.data import Dataset, Sample, choose, open_dataset, with_metadata
 from vtbench.data.identity import DigestCache, identify, revision
 from vtbench.data.sources import FileSource
-from vtbench.errors import BadData, BadSample, UnknownName, UsageError
+from vtbench.errors import BadData, BadSample, UnknownName, Unread, UsageError
 
 OLD = 1_600_000_000
 
@@ -233,6 +234,42 @@ def test_fresh_files_are_not_remembered(tmp_path: Path) -> None:
     os.utime(path)
     open_dataset(str(tmp_path / "data"), cache=tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg", "tar", "npz"])
+@pytest.mark.parametrize("settled", [True, False])
+def test_a_file_that_changed_after_it_was_hashed_is_refused(tmp_path: Path, kind: str, settled: bool) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+
+    def write(value: int) -> Path:
+        image = np.full((8, 8, 3), value, np.uint8)
+        if kind == "npz":
+            np.savez(folder / "a.npz", arr_0=image[None])
+            return folder / "a.npz"
+        inner = folder / f"a.{'png' if kind == 'tar' else kind}"
+        Image.fromarray(image).save(inner)
+        if kind == "tar":
+            with tarfile.open(folder / "a.tar", "w") as archive:
+                archive.add(inner, inner.name)
+            inner.unlink()
+            return folder / "a.tar"
+        return inner
+
+    path = write(10)
+    if settled:
+        os.utime(path, (1, 1))
+    where = path if kind in ("tar", "npz") else folder
+    (sample,) = open_dataset(str(where)).samples
+    assert (sample.stamp is not None) == settled
+    assert np.asarray(sample.image())[0, 0, 0] == 10
+    os.utime(path)  # touched, not changed
+    assert np.asarray(sample.image())[0, 0, 0] == 10
+    write(20)
+    with pytest.raises(Unread, match=f"a.{kind}.* has changed since it was hashed.*run again"):
+        sample.image()
+    (again,) = open_dataset(str(where)).samples
+    assert again.digest != sample.digest and np.asarray(again.image())[0, 0, 0] == 20
 
 
 def test_a_torn_or_foreign_line_is_passed_over(tmp_path: Path) -> None:

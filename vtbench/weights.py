@@ -7,6 +7,7 @@ hub's cache as that file of the repository ``owner/name``. Nothing here fetches.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import time
@@ -143,6 +144,23 @@ def _digest_of(path: Path) -> str:
     if time.time() - stat.st_mtime > _SETTLED:
         _digests[key] = found
     return found
+
+
+@contextlib.contextmanager
+def unchanged(path: Path) -> Iterator[None]:
+    """While a file is read and its digest taken: both are of one state of it. Raises `BadWeights` when it was written to meanwhile."""
+    before = _written(path)
+    yield
+    if _written(path) != before:
+        raise BadWeights(f"{path} was written to while it was read", "Run again when it is whole")
+
+
+def _written(path: Path) -> tuple[int, int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_size, stat.st_mtime_ns, stat.st_ino
 
 
 def joint_digest(paths: Sequence[Path]) -> str:

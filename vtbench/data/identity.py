@@ -18,7 +18,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
 
@@ -26,14 +26,11 @@ from vtbench.damage import BROKEN
 from vtbench.data.decode import open_header, sniff
 from vtbench.data.reading import LIMIT, Hung, Readers
 from vtbench.data.sample import Face, Word
-from vtbench.data.sources import Source, Stamp
+from vtbench.data.sources import Source, Stamp, settled
 from vtbench.errors import BadSample, VtbenchError
 
 Progress = Callable[[int, int], None]
 """(done, total), called now and then."""
-
-SETTLED_NS = 2_000_000_000
-"""A file changed less than this ago may change again within one tick of its clock, so its digest is not remembered."""
 
 _UNREADABLE: tuple[type[Exception], ...] = (*BROKEN, BadSample)
 _LOSSLESS = ("png", "bmp", "ppm")
@@ -106,6 +103,14 @@ def revision(pairs: Iterable[tuple[str, str]]) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
+class Identity(NamedTuple):
+    """Who a sample is. stamp: while the file has it, its content has this digest; None where only the content itself can tell."""
+
+    digest: str
+    stored_as: str
+    stamp: Stamp | None = None
+
+
 class DigestCache:
     """Digests by (path, size, mtime_ns), in one small file that processes share.
 
@@ -136,10 +141,10 @@ class DigestCache:
     def add(self, found: Sequence[tuple[Stamp, str, str]]) -> None:
         """Remember (stamp, digest, stored_as). Raises `VtbenchError` when the file cannot be written."""
         now = time.time_ns()
-        settled = [entry for entry in found if now - entry[0][2] > SETTLED_NS]
-        if self.path is None or not settled:
+        kept = [entry for entry in found if settled(entry[0], now)]
+        if self.path is None or not kept:
             return
-        lines = "".join(json.dumps([*stamp, digest, kind]) + "\n" for stamp, digest, kind in settled)
+        lines = "".join(json.dumps([*stamp, digest, kind]) + "\n" for stamp, digest, kind in kept)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with open(self.path, "ab") as file, _locked(file):
@@ -151,7 +156,7 @@ class DigestCache:
                 f"cannot write the digest cache {self.path}: {error.strerror or error}",
                 "Free some space or choose another folder with --out",
             ) from error
-        self.known.update({stamp: (digest, kind) for stamp, digest, kind in settled})
+        self.known.update({stamp: (digest, kind) for stamp, digest, kind in kept})
 
 
 def _ends_with_newline(path: Path) -> bool:
@@ -178,16 +183,23 @@ def _locked(file: IO[bytes]) -> Iterator[None]:
 
 def digest_all(
     sources: Sequence[Source], cache: DigestCache, progress: Progress | None = None, limit: float | None = LIMIT
-) -> list[tuple[str, str] | str]:
-    """(digest, stored_as) of every source, or the reason why it cannot be read; remembered as it goes on. limit: seconds for one."""
+) -> list[Identity | str]:
+    """Every source's identity, or the reason why it cannot be read; remembered as it goes on. limit: seconds for one."""
+    now = time.time_ns()
     stamps = [source.stamp() for source in sources]
-    results: list[tuple[str, str] | str | None] = [cache.get(stamp) for stamp in stamps]
+    results: list[Identity | str | None] = [
+        None if (known := cache.get(stamp)) is None else Identity(*known, stamp) for stamp in stamps
+    ]
     missing = [i for i, result in enumerate(results) if result is None]
     done = len(sources) - len(missing)
 
-    def look(index: int) -> tuple[str, str] | str:
+    def look(index: int) -> Identity | str:
+        stamp = stamps[index]
         try:
-            return identify(sources[index].read(), sources[index].name)
+            found = identify(sources[index].read(), sources[index].name)
+            # a file that changed while it was read, or may have, is not remembered
+            sure = stamp is not None and settled(stamp, now) and sources[index].stamp() == stamp
+            return Identity(*found, stamp if sure else None)
         except BadSample as error:
             return error.message
 
@@ -203,10 +215,8 @@ def digest_all(
                 except Hung as error:
                     result = str(error)
                 results[index] = result
-                stamp = stamps[index]
-                # a file that changed while it was read is not remembered
-                if not isinstance(result, str) and stamp is not None and sources[index].stamp() == stamp:
-                    fresh.append((stamp, *result))
+                if not isinstance(result, str) and result.stamp is not None:
+                    fresh.append((result.stamp, result.digest, result.stored_as))
             cache.add(fresh)
             done += len(part)
             if progress is not None:

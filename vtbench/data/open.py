@@ -65,7 +65,7 @@ def open_dataset(
         if isinstance(found, str):
             problems.append((entry.id, found))
             continue
-        digest, stored_as = found
+        digest, stored_as, stamp = found
         if not stored_as:
             problems.append((entry.id, f"{entry.source.name} is not an image that vtbench reads"))
             continue
@@ -80,6 +80,8 @@ def open_dataset(
                 words=entry.words,
                 faces=entry.faces,
                 stored_as=entry.stored_as or stored_as,
+                content=digest,
+                stamp=stamp,
             )
         )
     if not samples:

@@ -35,6 +35,9 @@ class UrlSource:
     def stamp(self) -> Stamp | None:
         return self.outside
 
+    def fresh(self) -> Stamp | None:
+        return None  # asking would cost as much as looking at the content
+
     def read(self) -> bytes:
         try:
             found, path = file_system(self.url)

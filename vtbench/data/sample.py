@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vtbench.errors import Unread
+
 if TYPE_CHECKING:
     from PIL import Image
 
-    from vtbench.data.sources import Source
+    from vtbench.data.sources import Source, Stamp
 
 Box = tuple[float, float, float, float]
 """x0, y0, x1, y1 in pixels of the source image."""
@@ -53,7 +55,8 @@ class Sample:
 
     id: path relative to the data root without the image's extension. digest: sha256 (hex) of its content: the picture and its
     annotations, not its label or caption. source: how its reader gets the content. set: the folder of sets it belongs to.
-    stored_as: the format of the stored file (`jpeg`, `png`, ..., `array`). meta: columns of a metadata table.
+    stored_as: the format of the stored file (`jpeg`, `png`, ..., `array`). meta: columns of a metadata table. content: the digest of the
+    picture alone ("": unknown). stamp: of the file when it was hashed; while it has it, nothing need be hashed again.
     """
 
     id: str
@@ -66,14 +69,23 @@ class Sample:
     faces: tuple[Face, ...] = ()
     stored_as: str = ""
     meta: Mapping[str, Any] = field(default_factory=dict)
+    content: str = ""
+    stamp: Stamp | None = None
 
     def image(self, exif: str = "apply") -> Image.Image:
         """The picture, decoded to mode RGB. exif: `apply` turns it as its EXIF orientation says, `ignore` does not.
 
-        Raises `BadSample`, naming the file."""
+        Raises `BadSample`, naming the file, and `Unread` when it is no longer the file that was hashed."""
         from vtbench.data.decode import decode, decode_array
 
         content = self.source.read()
+        if self.content and (self.stamp is None or self.source.fresh() != self.stamp):
+            from vtbench.data.identity import identify
+
+            if identify(content, self.source.name)[0] != self.content:
+                raise Unread(
+                    f"{self.source.name} has changed since it was hashed", "Its digest would be another's: run again"
+                )
         if isinstance(content, np.ndarray):
             return decode_array(content, self.source.name)
         return decode(content, self.source.name, exif)

@@ -24,9 +24,28 @@ class Source(Protocol):
         """The key under which the content's digest may be kept; None: never kept."""
         ...
 
+    def fresh(self) -> Stamp | None:
+        """The stamp as the file lies at this moment; None where nobody can tell."""
+        ...
+
     def read(self) -> bytes | np.ndarray:
         """The stored file's bytes, or uint8 RGB ``[H, W, 3]``. Raises `Unread` for a failing file system, `BadSample` for what was cut short."""
         ...
+
+
+SETTLED_NS = 2_000_000_000
+"""A file changed less than this ago may change again within one tick of its clock: its stamp vouches for nothing."""
+
+
+def settled(stamp: Stamp, now: int) -> bool:
+    """Whether a stamp taken at `now` (ns) tells the file from any later state of it."""
+    return now - stamp[2] > SETTLED_NS
+
+
+def fresh_stamp(path: str, outside: Stamp | None, place: str) -> Stamp | None:
+    """The stamp of a place in an archive that was stamped `outside` at listing, as it is now; None when it was unpacked from another file."""
+    there = file_stamp(os.path.abspath(path)) if outside is not None else None
+    return (there[0] + place, *there[1:]) if there and outside and there[0] == outside[0] else None
 
 
 def file_stamp(path: str, place: str = "") -> Stamp | None:
@@ -50,6 +69,9 @@ class FileSource:
 
     def stamp(self) -> Stamp | None:
         return file_stamp(self.path)
+
+    def fresh(self) -> Stamp | None:
+        return self.stamp()
 
     def read(self) -> bytes:
         try:
@@ -79,7 +101,13 @@ class SpanSource:
     def stamp(self) -> Stamp | None:
         if self.outside is None:
             return None
-        return f"{self.outside[0]}:{self.offset}+{self.size}", self.outside[1], self.outside[2]
+        return f"{self.outside[0]}{self._place()}", self.outside[1], self.outside[2]
+
+    def fresh(self) -> Stamp | None:
+        return fresh_stamp(self.path, self.outside, self._place())
+
+    def _place(self) -> str:
+        return f":{self.offset}+{self.size}"
 
     def read(self) -> bytes:
         if not self.size:
@@ -113,6 +141,9 @@ class ArraySource:
         if self.outside is None:
             return None
         return f"{self.outside[0]}[{self.index}]", self.outside[1], self.outside[2]
+
+    def fresh(self) -> Stamp | None:
+        return fresh_stamp(self.path, self.outside, f"[{self.index}]")
 
     def read(self) -> np.ndarray:
         size = int(np.prod(self.shape))

@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl
 from vtbench.damage import BROKEN, reason
 from vtbench.data.images import image_stem
 from vtbench.data.sample import Entry, Listing
-from vtbench.data.sources import Stamp, file_stamp
+from vtbench.data.sources import Stamp, file_stamp, fresh_stamp
 from vtbench.errors import BadData, BadSample, UsageError
 
 if TYPE_CHECKING:
@@ -56,7 +56,13 @@ class CellSource:
     def stamp(self) -> Stamp | None:
         if self.outside is None:
             return None
-        return f"{self.outside[0]}:{self.column}[{self.group}][{self.row}]", self.outside[1], self.outside[2]
+        return f"{self.outside[0]}{self._place()}", self.outside[1], self.outside[2]
+
+    def fresh(self) -> Stamp | None:
+        return fresh_stamp(self.path, self.outside, self._place())
+
+    def _place(self) -> str:
+        return f":{self.column}[{self.group}][{self.row}]"
 
     def read(self) -> bytes:
 

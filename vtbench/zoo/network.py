@@ -20,7 +20,7 @@ from vtbench.api import Capabilities, Condition, Stream, Tokenizer, Tokens
 from vtbench.checkpoint import read as read_checkpoint
 from vtbench.errors import BadWeights, MissingWeights, UsageError
 from vtbench.weights import State as ReadState
-from vtbench.weights import digest, load_strict, state_digest, unwrap
+from vtbench.weights import digest, load_strict, state_digest, unchanged, unwrap
 from vtbench.zoo.card import Card
 from vtbench.zoo.recognise import recognise
 from vtbench.zoo.taps import output_of, positions
@@ -150,9 +150,10 @@ class NetworkTokenizer(Tokenizer):
         if card is None and weights is None:
             raise MissingWeights(f"no weights for {self.family}", "Name a checkpoint with --weights")
         path = Path(weights) if card is None and weights is not None else card.locate(weights)["weights"]  # type: ignore[union-attr]
-        state, usual = read(path, state_key, allow_code, self.entry, self.inside)
-        # A shard's index says nothing of the weights themselves.
-        revision = state_digest(state.tensors) if path.suffix == ".json" else digest(path)
+        with unchanged(path):
+            state, usual = read(path, state_key, allow_code, self.entry, self.inside)
+            # A shard's index says nothing of the weights themselves.
+            revision = state_digest(state.tensors) if path.suffix == ".json" else digest(path)
         revision += "" if usual else f"#{state_key}"
         self._adopt(state.tensors, params, revision=revision, where=str(path), notes=state.notes)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vtbench.api import Capabilities, Condition, Generated, Generator, Stream, Tokenizer, Tokens
 from vtbench.errors import BadWeights, MissingWeights, UsageError
-from vtbench.weights import digest, load_strict, state_digest
+from vtbench.weights import digest, load_strict, state_digest, unchanged
 from vtbench.zoo.card import Card
 from vtbench.zoo.network import Loaded, Shapes, State, read
 from vtbench.zoo.recognise import recognise
@@ -99,8 +99,9 @@ class TokenGenerator(Generator):
         if not decoder:
             raise UsageError(f"{self.family} needs a tokenizer to decode with", "--decoder NAME")
         path = Path(weights) if card is None and weights is not None else card.locate(weights)["weights"]  # type: ignore[union-attr]
-        state, usual = read(path, state_key, allow_code, self.entry)
-        revision = digest(path) + ("" if usual else f"#{state_key}")
+        with unchanged(path):
+            state, usual = read(path, state_key, allow_code, self.entry)
+            revision = digest(path) + ("" if usual else f"#{state_key}")
         self._adopt(state.tensors, where=str(path), notes=state.notes)
         try:
             tokenizer = zoo.load(decoder, weights=other or None, allow_code=allow_code)
