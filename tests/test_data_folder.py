@@ -266,7 +266,7 @@ def test_a_file_that_changed_after_it_was_hashed_is_refused(tmp_path: Path, kind
     os.utime(path)  # touched, not changed
     assert np.asarray(sample.image())[0, 0, 0] == 10
     write(20)
-    with pytest.raises(Unread, match=f"a.{kind}.* has changed since it was hashed.*run again"):
+    with pytest.raises(Unread, match=rf"a\.{kind}.* has changed since it was hashed.*run again"):
         sample.image()
     (again,) = open_dataset(str(where)).samples
     assert again.digest != sample.digest and np.asarray(again.image())[0, 0, 0] == 20
