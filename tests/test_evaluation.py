@@ -115,6 +115,24 @@ def test_budgets_share_one_encode(suite: str, photos: Path, tmp_path: Path) -> N
     assert "psnr/8-tokens" in result.flat()
 
 
+def test_equal_views_are_taken_once(suite: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pixel errors of two protocols, whose SSIM differs in the window alone: two extractors, and one look at either side of the pair."""
+    from vtbench import passes
+
+    looks: list[bool] = []
+    plain = passes.see
+    monkeypatch.setattr(passes, "see", lambda *a, **k: looks.append(k["truth"]) or plain(*a, **k))
+    more = '[[metrics]]\nname = "ssim"\nprotocols = ["toy", "toy+ssim_window=uniform7"]\n'
+    fields = 'ssim_window = "gaussian11"\nssim_border = "reflect"\nssim_range = 1.0\nssim_offset = 0.0\n'
+    Path(suite).write_text(SUITE + more)
+    protocol = Path(suite).parent / "protocols" / "toy.toml"
+    protocol.write_text(PROTOCOL.replace('"psnr", ', '"psnr", "ssim", ').replace("[reduce]\n", "[reduce]\n" + fields))
+    result = _run(suite, photos, tmp_path / "out", alarms=False)
+    assert [r.status for r in result.rows() if r.metric == "ssim"] == ["ok", "ok"]
+    batches = 4  # chunks of 4, 4 and 2 images in batches of 3: 3 + 1, 3 + 1, 2
+    assert looks.count(True) == looks.count(False) == batches + 1
+
+
 def test_other_weights_are_another_run(suite: str, photos: Path, tmp_path: Path) -> None:
     _run(suite, photos, tmp_path / "out", toys.Patches(revision="a"))
     changed = toys.Patches(revision="b")

@@ -16,6 +16,7 @@ import torch
 from vtbench import perturb
 from vtbench.api import (
     GENERATED,
+    INPUT,
     OUTPUT,
     Batch,
     Generated,
@@ -40,7 +41,7 @@ from vtbench.view import Item, pad, see
 
 
 class _Forward:
-    """The passes over one batch, each made once: encodes shared by budgets, decodes by views."""
+    """The passes over one batch, each made once: encodes shared by budgets, decodes by views, views by extractors."""
 
     def __init__(
         self, bench: Bench, items: Sequence[Item], images: torch.Tensor | None, side: int | None = None
@@ -49,6 +50,7 @@ class _Forward:
         self._tokens: dict[tuple[Pass, bool], Tokens] = {}
         self._images: dict[tuple[Pass, int | None, bool], torch.Tensor] = {}
         self._made: dict[int | None, Tokens] = {}
+        self._views: dict[tuple[Pass, int | None, bool, View], torch.Tensor] = {}
 
     def pixels(self, at: Pass, budget: int | None, sample: bool) -> torch.Tensor:
         """Images of a pass, float32 in [0, 1], on the bench's device."""
@@ -102,9 +104,22 @@ class _Forward:
         tokens = self._tokens[key]
         return tokens if budget is None else self.bench.tokenizer.prefix(tokens, budget)
 
+    def seen(self, at: Pass, budget: int | None, sample: bool, view: View) -> Any:
+        """A pass through a view. Tensors are kept for the next extractor with an equal view; images put back on their sources are not."""
+        key = (at, budget, sample, replace(view, reference=""))
+        if key in self._views:
+            return self._views[key]
+        pixels = self.pixels(at, budget, sample) if at.op != "load" or self.images is not None else None
+        with self.bench.stage("view"):
+            seen = see(pixels, self.items, view, truth=not at.model(), each=self.bench._each)
+        if isinstance(seen, torch.Tensor):
+            self._views[key] = seen
+        return seen
+
     def forget(self, at: Pass, budget: int | None, sample: bool) -> None:
-        """Free the images of a pass that no later station wants."""
+        """Free the images of a pass that no later station wants. (Ground truth stands beside every pass.)"""
         self._images.pop((at, budget, sample), None)
+        self._views = {k: v for k, v in self._views.items() if k[0] == INPUT or k[:3] != (at, budget, sample)}
 
 
 @dataclass
@@ -390,11 +405,10 @@ class Bench:
                     batch.images = pad(forward.pixels(at.of, budget, sample), self.model.capabilities.multiple)
                     extractor.model = self.model
                 else:
-                    pixels = forward.pixels(at, budget, sample) if at.op != "load" or images is not None else None
-                    batch.images = self._seen(pixels, items, station.view, truth=not at.model())
+                    batch.images = forward.seen(at, budget, sample, station.view)
                     if extractor.takes == "pair":
                         how = station.view.reference or station.view.quantise
-                        batch.reference = self._seen(images, items, replace(station.view, quantise=how), truth=True)
+                        batch.reference = forward.seen(INPUT, None, False, replace(station.view, quantise=how))
                 with self.stage(station.extractor):
                     found[station] = extractor(batch, sorted(wanted[station]))
                 self.forwards[station.extractor] += len(items)
@@ -408,10 +422,6 @@ class Bench:
                 with self.stage("keep images"):
                     keeping.write(point, items, pixels)
         return found
-
-    def _seen(self, pixels: torch.Tensor | None, items: Sequence[Item], view: View, *, truth: bool) -> Any:
-        with self.stage("view"):
-            return see(pixels, items, view, truth=truth, each=self._each)
 
     def _each(self, work: Callable[[Any], Any], things: Iterable[Any]) -> Iterable[Any]:
         """`map` by as many threads as load."""

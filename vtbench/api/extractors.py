@@ -18,6 +18,7 @@ class Batch:
     samples: `vtbench.data.Sample`s (id, label, caption, annotations, group...). images: of the pass, through the view: a float32
     tensor ``[B, 3, H, W]`` in [0, 1] (already quantised) for frame `model`, a list of uint8 ``[H, W, 3]`` for frame `source`.
     reference: the ground truth likewise, for extractors that take a pair. tokens: of the pass, for those that take tokens. pixels: of one image of the model's input.
+    Extractors with equal views are given the same tensors: they leave them as they are.
     """
 
     samples: Sequence[Any]

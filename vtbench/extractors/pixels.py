@@ -59,7 +59,7 @@ class Pixels:
             got, wanted = (f"{t.shape[-1]} x {t.shape[-2]}" for t in (images, reference))
             raise BadSample(f"the image has {got} pixels and its ground truth {wanted}")
         with exact(str(images.device)):
-            parts = [self._measured(a, b, heads) for a, b in zip(pieces(images), pieces(reference))]
+            parts = [self._measured(a, b, heads) for a, b in zip(pieces(images, 1), pieces(reference, 1))]
         return {h: Rows(np.concatenate([p[h] for p in parts]).astype(np.float64)) for h in heads}
 
     def _measured(self, images: torch.Tensor, reference: torch.Tensor, heads: Sequence[str]) -> dict[str, np.ndarray]:

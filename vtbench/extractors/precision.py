@@ -14,9 +14,9 @@ CPU_PIECE = 4
 a sixth of the time."""
 
 
-def pieces(images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """A batch as the parts that one forward takes: all of it on a GPU, `CPU_PIECE` images on a CPU. No extractor's value depends on it."""
-    return images.split(CPU_PIECE) if images.device.type == "cpu" else (images,)
+def pieces(images: torch.Tensor, on_cpu: int = CPU_PIECE) -> tuple[torch.Tensor, ...]:
+    """A batch as the parts that one forward takes: all of it on a GPU, `on_cpu` images on a CPU. No extractor's value depends on it."""
+    return images.split(on_cpu) if images.device.type == "cpu" else (images,)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ The matrices hold a resize's weights exactly as its library computes them, so on
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 
 from vtbench.errors import UsageError
 
+BAND = 32
 RESIZES = ("tf1", "clean", "half-pixel", "antialias")
 
 
@@ -57,10 +59,28 @@ def pillow_bicubic_matrix(size: int, out: int) -> np.ndarray:
 
 
 def separable(images: torch.Tensor, rows: np.ndarray, columns: np.ndarray) -> torch.Tensor:
-    """``rows @ image @ columns.T`` for every plane of ``[B, C, H, W]``."""
-    left = torch.from_numpy(rows).to(images)
-    right = torch.from_numpy(columns).to(images)
-    return torch.matmul(left, torch.matmul(images, right.T))
+    """``rows @ image @ columns.T`` for every plane of ``[B, C, H, W]``; on a CPU without most of the zeros, which are all but a band."""
+    banded = images.device.type == "cpu"
+    wide = [
+        torch.matmul(images[..., first:last], torch.from_numpy(part).to(images).T)
+        for part, first, last in _bands(columns, banded)
+    ]
+    across = torch.cat(wide, -1)
+    high = [
+        torch.matmul(torch.from_numpy(part).to(images), across[..., first:last, :])
+        for part, first, last in _bands(rows, banded)
+    ]
+    return torch.cat(high, -2)
+
+
+def _bands(matrix: np.ndarray, banded: bool) -> Iterator[tuple[np.ndarray, int, int]]:
+    """``matrix`` in parts of `BAND` rows, each with the first and last column that it needs; whole, unless banded."""
+    size = BAND if banded else len(matrix)
+    for start in range(0, len(matrix), size):
+        part = matrix[start : start + size]
+        (used,) = part.any(0).nonzero()
+        first, last = int(used[0]), int(used[-1]) + 1
+        yield part[:, first:last], first, last
 
 
 def resize(images: torch.Tensor, how: str, size: int) -> torch.Tensor:
