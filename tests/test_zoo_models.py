@@ -115,7 +115,7 @@ def test_a_folder_that_changes_is_another_model(folder):
 
 def test_bad_reconstructions_are_bad_samples(folder):
     model = zoo.load(f"precomputed:{folder}")
-    with pytest.raises(BadSample, match="no reconstruction of 'three'"):
+    with pytest.raises(BadSample, match="no image of 'three'"):
         model.encode(IMAGES[:1], condition=[Condition("three")])
     with pytest.raises(BadSample, match="48 x 32 pixels, the prepared input 64 x 64"):
         model.decode(model.encode(torch.zeros(1, 3, 64, 64), condition=IDS[:1]))

@@ -40,6 +40,11 @@ def to_bytes(images: torch.Tensor, how: str) -> np.ndarray:
     return (grid * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
 
+def from_bytes(arrays: Sequence[np.ndarray]) -> torch.Tensor:
+    """Pictures of one size, uint8 ``[H, W, 3]``, as a batch: float32 ``[B, 3, H, W]`` in [0, 1]."""
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 255
+
+
 def fitted(pixels: torch.Tensor, view: View) -> torch.Tensor:
     """Generated images of another size, brought to the view's as a protocol prepares its reference: from 8-bit pixels, like files."""
     from PIL import Image

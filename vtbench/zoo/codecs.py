@@ -60,9 +60,10 @@ class Codec(Tokenizer):
         """float32 ``[B, 3, H, W]`` in [0, 1] -> one file an image."""
         from PIL import Image
 
-        pixels = (images.clamp(0, 1) * 255).round().permute(0, 2, 3, 1).cpu().numpy().astype(np.uint8)
+        from vtbench.view import to_bytes
+
         files = []
-        for array in pixels:
+        for array in to_bytes(images, "round"):
             out = io.BytesIO()
             try:
                 Image.fromarray(array).save(out, self.kind, **self._options)
@@ -76,11 +77,12 @@ class Codec(Tokenizer):
 
     def decode(self, tokens: Tokens, *, seeds: Sequence[int] | None = None) -> torch.Tensor:
         """Files -> float32 ``[B, 3, H, W]`` on the 8-bit grid."""
-        import torch
         from PIL import Image
 
+        from vtbench.view import from_bytes
+
         arrays = [np.asarray(Image.open(io.BytesIO(file)).convert("RGB")) for file in tokens.data["file"]]
-        return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 255
+        return from_bytes(arrays)
 
 
 def _within(name: str, value: float, low: float, high: float) -> None:

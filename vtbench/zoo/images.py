@@ -77,7 +77,7 @@ class Images(Generator):
         self, conditions: Sequence[Condition], *, seeds: Sequence[int], budget: int | None = None
     ) -> torch.Tensor:
         """The images that belong to the conditions. `BadSample` for one that is missing or cannot be read, or when sizes differ in the batch."""
-        import torch
+        from vtbench.view import from_bytes
 
         arrays = []
         for condition in conditions:
@@ -91,7 +91,7 @@ class Images(Generator):
             arrays.append(np.asarray(sample.image(exif="ignore")))
         if len({a.shape for a in arrays}) > 1:
             raise BadSample("images of several sizes are taken one by one")
-        return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 255
+        return from_bytes(arrays)
 
 
 def _numbered(samples: Sequence[Sample]) -> list[Sample]:
