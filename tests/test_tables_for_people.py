@@ -63,6 +63,23 @@ def test_a_later_run_of_the_same_model_replaces_the_earlier():
     assert [e.record.run_id for e in board.entries] == ["ffffffffffff"]
 
 
+def test_a_run_of_more_operating_points_repeats_no_model():
+    old = make(None, "m", tokens=(256,), seed=1)
+    more = {"run_id": "ffffffffffff", "started": "2030-01-01", "options": {**old.options, "tokens": [64, 256]}}
+    rival = make(None, "better", tokens=(256,), quality=5, seed=2)
+    both = [old, old.model_copy(update=more), rival, rival.model_copy(update={**more, "run_id": "eeeeeeeeeeee"})]
+    assert ranks(leaderboard.boards(entries(both)), "psnr") == {"better": 1, "m": 2}
+
+
+def test_a_row_that_was_skipped_makes_no_line_of_its_own():
+    record = make(None, "m", tokens=(256,))
+    lost = next(r for r in record.rows if r.metric == "psnr")
+    lost = lost.model_copy(update={"tokens": None, "status": "skipped", "value": None, "why": "no weights"})
+    assert len(paper.subjects([record.model_copy(update={"rows": [*record.rows, lost]})], [])) == len(
+        paper.subjects([record], [])
+    )
+
+
 def test_the_frontier_holds_what_nothing_beats_at_as_few_bits():
     records = [make(None, "tiny", tokens=(64, 256)), make(None, "heavy", tokens=(256,), bpp=1.0, quality=-1, seed=2)]
     flat = leaderboard.lines(leaderboard.boards(entries(records)))

@@ -24,6 +24,14 @@ def echo(text: str = "", *, err: bool = False, nl: bool = True) -> None:
     typer.echo(printable(text), err=err, nl=nl)
 
 
+def wide(**how: Any) -> Console:
+    """A `screen` for lists: into a pipe or a file every entry goes on one line, however long, so that it can be searched."""
+    made = screen(**how)
+    if not made.is_terminal:
+        made.width = 240
+    return made
+
+
 def screen(**how: Any) -> Console:
     """A rich console that styles what it prints and writes out whatever controls the text itself has. how: of `rich.console.Console`."""
     from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult

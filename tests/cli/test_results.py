@@ -12,6 +12,10 @@ from vtbench import baseline as baselines
 from vtbench import table
 from vtbench.cli import main
 from vtbench.record import write
+from vtbench.registry import metrics
+from vtbench.report.numbers import digits_of
+from vtbench.suite import suite_names
+from vtbench.zoo.card import cards
 
 
 @pytest.fixture
@@ -216,3 +220,33 @@ def test_a_json_baseline_works_too(vtbench, tmp_path):
     assert vtbench("check", "-b", "b.json")[0] == 0
     write(_moved(record, "ssim", -0.1), tmp_path / "results")
     assert vtbench("check", "-b", "b.json")[0] == 3
+
+
+def test_tables_fit_eighty_columns_and_lose_nothing(vtbench, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    a = make(tmp_path / "results", "tiny", tokens=(64, 256, 1600))
+    b = make(tmp_path / "results", "codec-of-a-long-name", params={"quality": 30}, seed=1)
+    for words in (("results", "show", a.run_id), ("compare", a.run_id, b.run_id)):
+        code, out, _ = vtbench(*words)
+        table = [
+            line for line in out.splitlines() if not line.startswith(("under ", "paired ", "not comparable", "  "))
+        ]
+        assert code == 0 and "…" not in out
+        assert max(map(len, (line for line in table if "] " in line or "─" in line))) <= 80
+    _, out, _ = vtbench("results", "show", a.run_id)
+    assert all(f"{n} tokens" in out for n in (64, 256, 1600))
+    for row in a.rows:
+        if row.recommended and row.ci_low is not None and "=" not in row.slice:
+            places = digits_of(row.ci_low, row.ci_high)
+            assert f"[{row.ci_low:.{places}f}, {row.ci_high:.{places}f}]" in out
+
+
+def test_lists_name_every_entry_whole_at_eighty_columns(vtbench, monkeypatch):
+    monkeypatch.setattr("rich.console.Console.is_terminal", property(lambda self: True))
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "dumb")  # no styles
+    for words, names in (("suites", suite_names()), ("models", [c.name for c in cards()]), ("metrics", metrics())):
+        code, out, _ = vtbench(words, "list")
+        listed = {line.split(" ")[0] for line in out.splitlines()}
+        assert code == 0 and not set(names) - listed
+        assert max(map(len, out.splitlines())) <= 80

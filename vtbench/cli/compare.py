@@ -9,6 +9,8 @@ import typer
 from vtbench.console import echo, screen
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from vtbench.comparison import Line, Pair
 
 
@@ -69,45 +71,83 @@ def _line(line: Line) -> dict[str, Any]:
     return {**facts, "low": line.low, "high": line.high, "how": line.how, "verdict": line.verdict, "why": line.why}
 
 
+STYLES = {"better": "green", "higher": "cyan", "lower": "cyan", "worse": "red", "not comparable": "yellow"}
+
+
 def _print(pairs: list[Pair]) -> None:
+    from rich.text import Text
+
+    from vtbench.report.delta import remarks
+    from vtbench.report.terminal import fits
+
+    console = screen()
+    for pair in pairs:
+        table = _table(pair, narrow=False)
+        console.print(table if fits(table, console) else _table(pair, narrow=True))
+        for remark in (*_of_lines(pair), *remarks(pair)):
+            console.print(Text(remark, "dim"), soft_wrap=True)
+
+
+def _table(pair: Pair, *, narrow: bool) -> Table:
+    """One line a metric and slice. narrow: intervals below their values."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
     from vtbench.comparison import title
-    from vtbench.report.delta import remarks, shown
+    from vtbench.report.delta import shown
     from vtbench.report.numbers import arrow, signed, with_interval
 
-    console = screen()
-    styles = {"better": "green", "higher": "cyan", "lower": "cyan", "worse": "red", "not comparable": "yellow"}
-    for pair in pairs:
-        table = Table(header_style="bold")
-        for heading in ("metric", "slice", "at", "protocol", title(pair.a), title(pair.b), "difference", "", "how"):
-            table.add_column(
-                Text(heading), justify="right" if heading in (title(pair.a), title(pair.b), "difference") else "left"
-            )
-        for line in shown(pair):
-            a, b = line.a.row, line.b.row
-            protocol = a.protocol if a.protocol == b.protocol else f"{a.protocol} / {b.protocol}"
-            tokens = "/".join(dict.fromkeys(str(r.tokens) for r in (a, b) if r.tokens is not None))
-            name = " ".join(filter(None, (a.metric, arrow(a.higher_is_better))))
-            where = ", ".join(
-                filter(None, (f"{a.resolution} px" if a.resolution else "", f"{tokens} tokens" if tokens else ""))
-            )
-            change = "" if line.difference is None else signed(line.difference, line.low, line.high)
-            cells = (
-                name,
-                "" if a.slice == "all" else a.slice,
-                where,
-                protocol,
-                with_interval(a),
-                with_interval(b),
-                change,
-            )
-            table.add_row(
-                *map(Text, cells),
-                Text(line.verdict, style=styles.get(line.verdict, "dim")),
-                Text(line.how or line.why, "dim"),
-            )
-        console.print(table)
-        for remark in remarks(pair):
-            console.print(Text(remark, "dim"), soft_wrap=True)
+    def number(text: str) -> Text:
+        return Text(text.replace(" [", "\n[") if narrow else text)
+
+    lines = shown(pair)
+    places = dict.fromkeys(map(_where, lines))
+    above = Text(f"at {next(iter(places))}") if len(places) == 1 and any(places) else None
+    table = Table(
+        title=above,
+        title_justify="left",
+        header_style="bold",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("metric", overflow="fold")
+    if len(places) > 1:
+        table.add_column("at", overflow="fold")
+    for heading in (title(pair.a), title(pair.b), "difference"):
+        table.add_column(Text(heading.replace(" (", "\n(") if narrow else heading), justify="right", overflow="fold")
+    table.add_column("", overflow="fold")
+    for line in lines:
+        a, b = line.a.row, line.b.row
+        name = " ".join(filter(None, (a.metric, "" if a.slice == "all" else a.slice, arrow(a.higher_is_better))))
+        change = "" if line.difference is None else signed(line.difference, line.low, line.high)
+        table.add_row(
+            Text(name),
+            *([Text(_where(line))] if len(places) > 1 else []),
+            *(number(text) for text in (with_interval(a), with_interval(b), change)),
+            Text(line.verdict, style=STYLES.get(line.verdict, "dim")),
+        )
+    return table
+
+
+def _where(line: Line) -> str:
+    a, b = line.a.row, line.b.row
+    tokens = "/".join(dict.fromkeys(str(r.tokens) for r in (a, b) if r.tokens is not None))
+    return ", ".join(filter(None, (f"{a.resolution} px" if a.resolution else "", f"{tokens} tokens" if tokens else "")))
+
+
+def _of_lines(pair: Pair) -> list[str]:
+    """What belongs to many lines, said once: the protocols, how differences were taken, and why some could not be."""
+    from vtbench.report.delta import shown
+
+    protocols: dict[str, dict[str, None]] = {}
+    hows: dict[str, dict[str, None]] = {}
+    for line in shown(pair):
+        a, b = line.a.row, line.b.row
+        under = a.protocol if a.protocol == b.protocol else f"{a.protocol} / {b.protocol}"
+        protocols.setdefault(under, {})[a.metric] = None
+        if line.how or line.why:
+            hows.setdefault(line.how or line.why, {})[a.metric if a.slice == "all" else f"{a.metric} {a.slice}"] = None
+    out = [f"under {protocol}: {', '.join(names)}" for protocol, names in protocols.items()]
+    return out + [f"{how}: {', '.join(names)}" for how, names in hows.items()]

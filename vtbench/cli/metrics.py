@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from vtbench.console import echo, screen
+from vtbench.console import echo, screen, wide
 
 app = typer.Typer(help="The metrics: list them, show one.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -25,10 +25,10 @@ def list_(json: bool = typer.Option(False, "--json", help="Print JSON on stdout.
 
     table = Table(box=None, pad_edge=False)
     for heading in ("metric", "unit", "better", ""):
-        table.add_column(heading)
+        table.add_column(heading, no_wrap=heading == "metric")
     for m in known:
         table.add_row(m.name, m.unit, {"higher": "↑", "lower": "↓"}.get(m.better, ""), m.title)
-    screen().print(table)
+    wide().print(table)
 
 
 @app.command("show")

@@ -9,7 +9,7 @@ import typer
 
 from vtbench.cli import options as opt
 from vtbench.cli.models_setup import setup
-from vtbench.console import echo, screen
+from vtbench.console import echo, wide
 
 if TYPE_CHECKING:
     from vtbench.zoo.card import Card, File
@@ -20,6 +20,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("setup")(setup)
+NARROW = 120
+"""Columns of a terminal below which a list leaves licences to `show`."""
 
 
 @app.command("list")
@@ -39,15 +41,19 @@ def list_(
     from rich.table import Table
     from rich.text import Text
 
-    out = screen()
-    if not out.is_terminal:
-        out.width = 240
+    out = wide()
     table = Table(box=None, pad_edge=False)
-    for heading in ("model", "form", "tokens", "codebook", "licence", "runs here"):
-        table.add_column(heading, no_wrap=True, overflow="ellipsis", min_width=len(heading))
+    facts = {"name": "model", "form": "form", "tokens": "tokens", "codebook": "codebook", "licence": "licence"}
+    if out.width < NARROW:
+        del facts["licence"]
+    for key, heading in facts.items():
+        longest = max((len(row[key]) for row in rows), default=0)
+        least = longest if key != "licence" else 0
+        table.add_column(heading, no_wrap=True, overflow="ellipsis", min_width=max(len(heading), least))
+    table.add_column("runs here", no_wrap=True, overflow="ellipsis", min_width=9)
     for row in rows:
         runs_here = Text("yes", "green") if row["runs"] else Text(f"no: {row['why']}", "dim")
-        table.add_row(row["name"], row["form"], row["tokens"], row["codebook"], row["licence"], runs_here)
+        table.add_row(*(Text(row[key]) for key in facts), runs_here)
     out.print(table)
     echo(f"{len(rows)} models, {sum(row['runs'] for row in rows)} run here", err=True)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
-from vtbench.console import echo, screen
+from vtbench.console import echo, screen, wide
 from vtbench.places import place
 
 if TYPE_CHECKING:
@@ -83,7 +83,9 @@ def list_(
 
     table = Table(box=None, pad_edge=False)
     for heading in ("run", "model", "suite", "data", "n", "rows", "status", "started"):
-        table.add_column(heading, justify="right" if heading in ("n", "rows") else "left", no_wrap=heading == "run")
+        whole = heading in ("run", "n", "rows", "status", "started")
+        justify: Literal["left", "right"] = "right" if heading in ("n", "rows") else "left"
+        table.add_column(heading, justify=justify, no_wrap=whole, overflow="fold")
     for r in records:
         cells = (
             r.run_id,
@@ -94,7 +96,7 @@ def list_(
             str(len(r.rows)),
         )
         table.add_row(*map(Text, (*cells, r.status, r.started[:16].replace("T", " "))))
-    screen().print(table)
+    wide().print(table)
 
 
 @app.command("show")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import typer
 
-from vtbench.console import echo, screen
+from vtbench.console import echo, screen, wide
 
 app = typer.Typer(help="The suites: list them, show one.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.command("list")
 def list_(json: bool = typer.Option(False, "--json", help="Print JSON on stdout.")) -> None:
-    """Every suite with its task, resolutions and metrics."""
+    """Every suite with its task, resolutions and what it measures (`show` names its metrics and protocols)."""
     from vtbench.suite import load_suite, suite_names
 
     suites = [load_suite(name) for name in suite_names()]
@@ -34,12 +34,12 @@ def list_(json: bool = typer.Option(False, "--json", help="Print JSON on stdout.
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for heading in ("suite", "task", "resolutions", "metrics", ""):
-        table.add_column(heading)
+    for heading in ("suite", "task", "resolutions", ""):
+        table.add_column(heading, no_wrap=heading == "suite")
     for s in suites:
         sizes = ", ".join(str(r) if r else "native" for r in s.resolutions)
-        table.add_row(s.name, s.task, sizes, " ".join(m.name for m in s.metrics), s.title)
-    screen().print(table)
+        table.add_row(s.name, s.task, sizes, s.title)
+    wide().print(table)
 
 
 @app.command("show")

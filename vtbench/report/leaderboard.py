@@ -80,8 +80,13 @@ def _latest(group: Sequence[Entry]) -> list[Entry]:
     return list(kept.values())
 
 
+_CHOOSING = ("tokens", "resolution", "protocol", "slice_by")
+"""Options that choose which rows a run has, and move none of their values."""
+
+
 def _options(entry: Entry) -> str:
-    return str(sorted(entry.record.options.items())) if entry.record else ""
+    options = entry.record.options.items() if entry.record else ()
+    return str(sorted((k, v) for k, v in options if k not in _CHOOSING))
 
 
 def _value(entry: Entry) -> float:

@@ -55,6 +55,8 @@ def subjects(records: Sequence[Record], lines: Iterable[Mapping[str, Any]]) -> l
     for entry in entries(records):
         record = entry.record
         assert record is not None
+        if entry.row.status == "skipped":
+            continue  # it may lie at no operating point
         key = (entry.model, entry.row.tokens, entry.row.resolution)
         out.setdefault(key, Subject(*key, card=record.model.card)).found.append(entry)
     for entry in published_entries(lines):

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from vtbench.record import Record, Row, label
 from vtbench.report.numbers import arrow, with_interval
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
 Column = tuple[str, int | None, str]
 """A column of the shown table: (run_id, tokens, params of the row)."""
+Lines = Mapping[tuple[str, str, str], Mapping[Column, Row]]
+"""The lines of the shown table: (metric, protocol, slice) -> its cells."""
+LONGEST = 24
+"""Characters of a model's name on one line of a heading."""
 
 
 def _column_title(record: Record, column: Column, several: bool) -> str:
     title = label(record)
     if column[2]:
         title = f"{record.model.name}:{column[2].replace(';', ',')}"
-    lines = [title]
+    lines = textwrap.wrap(title, LONGEST)
     if several and column[1] is not None:
         lines.append(f"{column[1]} tokens")
     bpp = next((r.bpp for r in record.rows if r.tokens == column[1] and r.params == column[2] and r.bpp), None)
@@ -32,7 +39,6 @@ def show(records: Record | Sequence[Record], console: Console, *, everything: bo
     """Print records side by side (the model first, then its controls): recommended protocols, or `everything`.
 
     Text from records is printed as it is: no markup in a model's name is obeyed."""
-    from rich.table import Table
     from rich.text import Text
 
     records = [records] if isinstance(records, Record) else list(records)
@@ -46,34 +52,72 @@ def show(records: Record | Sequence[Record], console: Console, *, everything: bo
             cells = lines.setdefault((row.metric, row.protocol, row.slice), {})
             cells[(record.run_id, row.tokens, row.params)] = row
     for (suite, resolution), lines in groups.items():
+        where = f"{suite} at {resolution} px" if resolution else f"{suite} at native size"
+        title = f"{where}, {_data(records)}"
         columns = list(dict.fromkeys(column for cells in lines.values() for column in cells))
         columns.sort(key=lambda c: list(by_id).index(c[0]))
-        budgets = {record: {c[1] for c in columns if c[0] == record} for record in by_id}
-        where = f"{suite} at {resolution} px" if resolution else f"{suite} at native size"
-        table = Table(title=Text(f"{where}, {_data(records)}"), title_justify="left", header_style="bold")
-        for heading in ("metric", "slice", "protocol"):
-            table.add_column(heading, no_wrap=heading == "metric")
-        for column in columns:
-            title = _column_title(by_id[column[0]], column, len(budgets[column[0]]) > 1)
-            table.add_column(Text(title), justify="right")
-        last = ""
-        for (metric, protocol, piece), cells in lines.items():
-            first = next(iter(cells.values()))
-            name = (
-                "" if metric == last else " ".join(filter(None, (metric, arrow(first.higher_is_better), _unit(first))))
-            )
-            table.add_row(
-                Text(name),
-                Text("" if piece == "all" else piece),
-                Text(protocol, style="dim"),
-                *(_cell(cells.get(column), Text) for column in columns),
-            )
-            last = metric
-        console.print(table)
+        for table in _fitting(title, lines, by_id, columns, console):
+            console.print(table)
     hidden = 0 if everything else sum(not _shown(row) for record in records for row in record.rows)
     if hidden:
         console.print(Text(f"{hidden} more rows (slices, other protocols) are in table.csv", style="dim"))
     _below(records, console)
+
+
+def _fitting(
+    title: str, lines: Lines, by_id: Mapping[str, Record], columns: Sequence[Column], console: Console
+) -> Iterator[Table]:
+    """One table where it fits the console; else with intervals below their values; else the columns over several such tables."""
+    whole = _table(title, lines, by_id, columns, narrow=False)
+    if fits(whole, console):
+        yield whole
+        return
+    held: list[Column] = []
+    for column in columns:
+        if held and not fits(_table(title, lines, by_id, [*held, column], narrow=True), console):
+            yield _table(title, lines, by_id, held, narrow=True)
+            held, title = [], ""
+        held.append(column)
+    yield _table(title, lines, by_id, held, narrow=True)
+
+
+def fits(table: Table, console: Console) -> bool:
+    """Whether a table is no wider than the console as it stands, with nothing folded."""
+    return console.measure(table, options=console.options.update(width=10_000)).maximum <= console.width
+
+
+def _table(title: str, lines: Lines, by_id: Mapping[str, Record], columns: Sequence[Column], *, narrow: bool) -> Table:
+    """One line a metric, protocol and slice, one column a model and budget. narrow: intervals below their values."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    budgets = {record: {c[1] for cells in lines.values() for c in cells if c[0] == record} for record in by_id}
+    table = Table(
+        title=Text(title) if title else None,
+        title_justify="left",
+        header_style="bold",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    for heading in ("metric", "slice", "protocol"):
+        table.add_column(heading, no_wrap=heading == "metric", overflow="fold")
+    for column in columns:
+        head = _column_title(by_id[column[0]], column, len(budgets[column[0]]) > 1)
+        table.add_column(Text(head), justify="right", overflow="fold")
+    last = ""
+    for (metric, protocol, piece), cells in lines.items():
+        first = next(iter(cells.values()))
+        name = "" if metric == last else " ".join(filter(None, (metric, arrow(first.higher_is_better), _unit(first))))
+        table.add_row(
+            Text(name),
+            Text("" if piece == "all" else piece),
+            Text(protocol, style="dim"),
+            *(_cell(cells.get(column), narrow) for column in columns),
+        )
+        last = metric
+    return table
 
 
 def _shown(row: Row) -> bool:
@@ -90,11 +134,14 @@ def _data(records: Sequence[Record]) -> str:
     return ", ".join(names)
 
 
-def _cell(row: Row | None, text: Any) -> Any:
+def _cell(row: Row | None, narrow: bool) -> Text:
+    from rich.text import Text
+
     if row is None:
-        return text("")
+        return Text("")
     style = {"failed": "red", "partial": "yellow", "limited": "dim"}.get(row.status, "")
-    return text("failed" if row.status == "failed" else with_interval(row), style=style)
+    text = "failed" if row.status == "failed" else with_interval(row)
+    return Text(text.replace(" [", "\n[") if narrow else text, style=style)
 
 
 def _below(records: Sequence[Record], console: Console) -> None:
