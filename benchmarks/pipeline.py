@@ -165,7 +165,7 @@ def pipeline(chosen: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "pipeline over bare": least["pipeline"] / least["bare"],
         "pipeline over bare, CPU seconds": cpu["pipeline"] / cpu["bare"],
         "images per second": {name: n * forwards.get(name, 1) / s for name, s in bare.seconds.items()},
-        "stages (seconds, all rounds)": dict(bench.stages),
+        "stages (seconds, all rounds)": dict(bench.spent.stages),
         "loading threads (seconds, all rounds)": bench.loading,
         "left away": sorted({c.skip for c in make_plan(suite, model, resolutions=(256,), made=made_).cells if c.skip}),
     }

@@ -117,11 +117,11 @@ def test_budgets_share_one_encode(suite: str, photos: Path, tmp_path: Path) -> N
 
 def test_equal_views_are_taken_once(suite: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The pixel errors of two protocols, whose SSIM differs in the window alone: two extractors, and one look at either side of the pair."""
-    from vtbench import passes
+    from vtbench import forward
 
     looks: list[bool] = []
-    plain = passes.see
-    monkeypatch.setattr(passes, "see", lambda *a, **k: looks.append(k["truth"]) or plain(*a, **k))
+    plain = forward.see
+    monkeypatch.setattr(forward, "see", lambda *a, **k: looks.append(k["truth"]) or plain(*a, **k))
     more = '[[metrics]]\nname = "ssim"\nprotocols = ["toy", "toy+ssim_window=uniform7"]\n'
     fields = 'ssim_window = "gaussian11"\nssim_border = "reflect"\nssim_range = 1.0\nssim_offset = 0.0\n'
     Path(suite).write_text(SUITE + more)

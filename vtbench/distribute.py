@@ -130,9 +130,9 @@ def fill_apart(
 
     def add(report: Report) -> None:
         for stage, seconds in report.stages.items():
-            bench.stages[stage] += seconds
+            bench.spent.stages[stage] += seconds
         for what, count in report.forwards.items():
-            bench.forwards[what] += count
+            bench.spent.forwards[what] += count
         for what, seconds in report.loading.items():
             bench.elsewhere[what] += seconds
         if report.fitting is not None and report.fitting < bench.fitting:

@@ -180,8 +180,8 @@ class Evaluator:
             keep=Keep.asked(o, plan, opened.conditions or opened.dataset, place(o.out) / "images" / run.id),
             strict=o.strict,
             read_timeout=o.read_limit(),
+            opened=self._opened_networks,
         )
-        bench._open = self._opened_networks
         reducer, worked = self._measure(model, plan, opened, bench, Store(o.store(), self.talk.warn))
         if self.read is not None:
             self.read[opened.suite.name] = plan, reducer
@@ -189,7 +189,7 @@ class Evaluator:
             batches.remember(o.store(), batch, bench.fitting)
         if not ranks().first or o.chunks is not None:
             return None
-        with bench.stage("metrics"):
+        with bench.spent.stage("metrics"):
             reduced = reducer.reduce()
         alarms = self._alarms(model, plan, opened, reducer) if o.alarms else []
         record = record_of(run, reduced, alarms, bench, started=started, worked=worked)

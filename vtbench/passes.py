@@ -2,129 +2,82 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from vtbench import perturb
-from vtbench.api import (
-    GENERATED,
-    INPUT,
-    OUTPUT,
-    Batch,
-    Generated,
-    Model,
-    Pass,
-    Rows,
-    Tokenizer,
-    Tokens,
-    View,
-)
+from vtbench.api import GENERATED, INPUT, OUTPUT, Batch, Model, Rows
+from vtbench.calling import Caller
 from vtbench.data.reading import LIMIT
-from vtbench.engine.chunks import Chunk, seed_of
+from vtbench.engine.chunks import Chunk
 from vtbench.engine.rows import stack
 from vtbench.engine.store import Measured
 from vtbench.errors import BadSample, LostBatch, Unread, VtbenchError
 from vtbench.feed import Feed, Order, Ready, Refused
-from vtbench.generating import conditions_of, generate, unmade
+from vtbench.forward import Forward
+from vtbench.generating import unmade
 from vtbench.keep import Keep
 from vtbench.memory import full
 from vtbench.plan import Plan, Prepared, Station
-from vtbench.view import Item, pad, see
+from vtbench.spent import Spent
+from vtbench.view import Item, pad
 
 
-class _Forward:
-    """The passes over one batch, each made once: encodes shared by budgets, decodes by views, views by extractors."""
+class _Work:
+    """A chunk in work: what is wanted of it, and what came so far. stations: by how their inputs are prepared. strict: the first failure is raised."""
 
     def __init__(
-        self, bench: Bench, items: Sequence[Item], images: torch.Tensor | None, side: int | None = None
+        self,
+        chunk: Chunk,
+        wanted: Mapping[Station, set[str]],
+        keeping: Keep | None,
+        stations: Mapping[Prepared, Sequence[Station]],
+        strict: bool,
     ) -> None:
-        self.bench, self.items, self.images, self.side = bench, items, images, side
-        self._tokens: dict[tuple[Pass, bool], Tokens] = {}
-        self._images: dict[tuple[Pass, int | None, bool], torch.Tensor] = {}
-        self._made: dict[int | None, Tokens] = {}
-        self._views: dict[tuple[Pass, int | None, bool, View], torch.Tensor] = {}
+        self.chunk, self.wanted, self.keeping, self.stations, self._strict = chunk, wanted, keeping, stations, strict
+        self._out = {station: Measured() for station in wanted}
+        self._rows: dict[Station, dict[str, list[tuple[np.ndarray, np.ndarray]]]] = {
+            station: {head: [] for head in heads} for station, heads in wanted.items()
+        }
 
-    def pixels(self, at: Pass, budget: int | None, sample: bool) -> torch.Tensor:
-        """Images of a pass, float32 in [0, 1], on the bench's device."""
-        if at.op == "load":
-            assert self.images is not None, "a pass without prepared inputs"
-            return self.images
-        key = (at, budget, sample)
-        if key not in self._images:
-            if at == GENERATED:
-                made = self.bench.generate(self.items, budget, self.side)
-                self._images[key] = made.images
-                if made.tokens is not None:
-                    self._made[budget] = made.tokens
-            elif at.op == "run":
-                with self.bench.stage("decode"):
-                    self._images[key] = self.bench.decode(
-                        self.tokens(at, budget, sample), self.items, at, self._size(at)
+    def fail(self, position: int, why: Exception, prepared: Prepared, *, lost: bool = False) -> None:
+        """A sample has no measurements. lost: the next run tries it again."""
+        if self._strict:
+            raise BadSample(f"{self.chunk.samples[position].id}: {why}")
+        for station in self.stations[prepared]:
+            self._out[station].failed[position] = str(why)
+            self._out[station].lost |= lost
+
+    def add(self, items: Sequence[Item], found: Mapping[Station, Mapping[str, Rows]]) -> None:
+        """What extractors took of a batch."""
+        positions = np.array([i.position for i in items], dtype=np.int64)
+        for station, heads in found.items():
+            for head, got in heads.items():
+                image = positions if got.image is None else positions[np.asarray(got.image, dtype=np.int64)]
+                if len(got.values) != len(image):
+                    raise VtbenchError(
+                        f"the extractor {station.extractor} gave {len(got.values)} rows for {len(image)} samples ({head})"
                     )
-            elif at.op in perturb.IMAGE_OPS and at.of is not None:
-                base = self.pixels(at.of, budget, sample)
-                seeds = self.bench._seeds(self.items, at, at.op)
-                with self.bench.stage("perturb"):
-                    self._images[key] = perturb.images(base, at, seeds)
-            elif at.op == "decode" and at.of is not None:
-                seeds = self.bench._seeds(self.items, at, "tokens")
-                with self.bench.stage("decode"):
-                    changed = perturb.tokens(self.tokens(at.of, budget, sample), at, self.bench.tokenizer, seeds)
-                    self._images[key] = self.bench.decode(changed, self.items, at, self._size(at))
-            else:
-                raise VtbenchError(f"the pass '{at.op}' is not one that this version can make")
-        return self._images[key]
+                self._rows[station][head].append((np.asarray(got.values), image))
 
-    def _size(self, at: Pass) -> tuple[int, int]:
-        assert self.images is not None
-        return int(self.images.shape[2]), int(self.images.shape[3])
-
-    def tokens(self, at: Pass, budget: int | None, sample: bool) -> Tokens:
-        """The tokens of a `run` pass, cut to the budget; encoded once for all budgets. Of a generator, those that it made."""
-        if at == GENERATED:
-            self.pixels(at, budget, sample)
-            if budget not in self._made:
-                raise VtbenchError(f"{self.bench.model.name} says that it gives tokens, and gave none")
-            return self._made[budget]
-        if at.op != "run" or at.of is None:
-            raise VtbenchError(f"the pass '{at.spelled()}' has no tokens")
-        key = (at, sample)
-        if key not in self._tokens:
-            base = self.pixels(at.of, budget, sample)
-            with self.bench.stage("encode"):
-                self._tokens[key] = self.bench.encode(base, self.items, at, sample)
-        tokens = self._tokens[key]
-        return tokens if budget is None else self.bench.tokenizer.prefix(tokens, budget)
-
-    def seen(self, at: Pass, budget: int | None, sample: bool, view: View) -> Any:
-        """A pass through a view. Tensors are kept for the next extractor with an equal view; images put back on their sources are not."""
-        key = (at, budget, sample, replace(view, reference=""))
-        if key in self._views:
-            return self._views[key]
-        pixels = self.pixels(at, budget, sample) if at.op != "load" or self.images is not None else None
-        with self.bench.stage("view"):
-            seen = see(pixels, self.items, view, truth=not at.model(), each=self.bench._each)
-        if isinstance(seen, torch.Tensor):
-            self._views[key] = seen
-        return seen
-
-    def forget(self, at: Pass, budget: int | None, sample: bool) -> None:
-        """Free the images of a pass that no later station wants. (Ground truth stands beside every pass.)"""
-        self._images.pop((at, budget, sample), None)
-        self._views = {k: v for k, v in self._views.items() if k[0] == INPUT or k[:3] != (at, budget, sample)}
+    def measured(self, environment: dict[str, Any]) -> dict[Station, Measured]:
+        """Everything, in sample order."""
+        for station, heads in self._rows.items():
+            self._out[station].environment = environment
+            for head, parts in heads.items():
+                self._out[station].heads[head] = _merge(parts)
+        return self._out
 
 
 @dataclass
 class Bench:
-    """A model and the extractors of a plan on one device; measures chunks for the engine. by_area: larger images than 256 x 256 go in smaller batches."""
+    """A model and the extractors of a plan on one device; measures chunks for the engine. by_area: larger images than 256 x 256 go in smaller batches.
+    opened: extractors whose networks are loaded already, by `id`. elsewhere: loading seconds of workers."""
 
     model: Model
     plan: Plan
@@ -136,34 +89,17 @@ class Bench:
     keep: Keep | None = None
     strict: bool = False
     read_timeout: float | None = LIMIT
-    stages: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    forwards: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    opened: set[int] = field(default_factory=set)
     backed_off: bool = False
     lost: dict[str, str] = field(default_factory=dict)
     by: Counter[str] = field(default_factory=Counter)
     elsewhere: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    _open: set[int] = field(default_factory=set)
     _most: dict[Any, int] = field(default_factory=dict)
     _feeding: Feed | None = None
 
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """The model, where it encodes and decodes."""
-        if not isinstance(self.model, Tokenizer):
-            raise VtbenchError(f"{self.model.name} is a generator: it does not encode images")
-        return self.model
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Account the time of a block to a stage (nested stages count once, in the inner one). A GPU's work counts where it was asked for."""
-        start, inner = time.perf_counter(), sum(self.stages.values())
-        try:
-            yield
-            if self.device.startswith("cuda"):
-                torch.cuda.current_stream(self.device).synchronize()
-        finally:
-            nested = sum(self.stages.values()) - inner
-            self.stages[name] += time.perf_counter() - start - nested
+    def __post_init__(self) -> None:
+        self.spent = Spent(self.device)
+        self._caller = Caller(self.model, self.seed, self.device, self.spent)
 
     # -------------------------------------------------------------------------------- the engine's side
 
@@ -199,40 +135,22 @@ class Bench:
 
     def measure(self, chunk: Chunk, wanted: Mapping[Station, set[str]]) -> dict[Station, Measured]:
         """Measure stations on a chunk; a bad sample is recorded as failed and the rest goes on."""
-        out = {station: Measured(environment=self.environment()) for station in wanted}
-        rows: dict[Station, dict[str, list[tuple[np.ndarray, np.ndarray]]]] = {
-            station: {head: [] for head in heads} for station, heads in wanted.items()
-        }
         keeping = self.keep if self.wants(chunk) else None
-        by_prepared = self._by_prepared(wanted, keeping)
-
-        def fail(position: int, reason: str, stations: Sequence[Station], *, lost: bool = False) -> None:
-            if self.strict:
-                raise BadSample(f"{chunk.samples[position].id}: {reason}")
-            for station in stations:
-                out[station].failed[position] = reason
-                out[station].lost |= lost
-
-        def flush(prepared: Prepared, items: list[Item], images: torch.Tensor | None) -> None:
-            self._split(prepared, items, images, by_prepared[prepared], wanted, rows, fail, keeping)
-
+        work = _Work(chunk, wanted, keeping, self._by_prepared(wanted, keeping), self.strict)
         with torch.inference_mode():
-            for prepared in [p for p in by_prepared if p.generated]:
+            for prepared in [p for p in work.stations if p.generated]:
                 made = unmade(chunk.samples)
                 for start in range(0, len(made), self.batch_size):
-                    flush(prepared, made[start : start + self.batch_size], None)
+                    self._split(work, prepared, made[start : start + self.batch_size], None)
             for got in self._fed(self._order(chunk, wanted)):
                 if isinstance(got, Refused):
                     for prepared in got.prepared:
-                        lost = isinstance(got.problem, Unread)
-                        fail(got.position, str(got.problem), by_prepared[prepared], lost=lost)
+                        work.fail(got.position, got.problem, prepared, lost=isinstance(got.problem, Unread))
                 else:
                     got.settle()
-                    flush(got.prepared, got.items, None if got.images is None else got.images.to(self.device))
-        for station, heads in rows.items():
-            for head, parts in heads.items():
-                out[station].heads[head] = _merge(parts)
-        return out
+                    images = None if got.images is None else got.images.to(self.device)
+                    self._split(work, got.prepared, got.items, images)
+        return work.measured(self.environment())
 
     def measure_model(self, wanted: Mapping[Station, set[str]], chunk: Chunk) -> dict[Station, Measured]:
         """Measure what belongs to the model itself, on one batch of the first chunk's inputs."""
@@ -262,7 +180,7 @@ class Bench:
             extractor = self._extractor(station)
             extractor.model, extractor.budget = self.model, station.budget  # type: ignore[attr-defined]
             try:
-                with self.stage("costs"):
+                with self.spent.stage("costs"):
                     found = extractor(Batch([i.sample for i in batch], images=images), sorted(heads))
             except LostBatch as error:
                 out[station] = Measured(failed={0: str(error)}, lost=True)
@@ -309,7 +227,7 @@ class Bench:
             return
         coming = self._feed().take(order)
         while True:
-            with self.stage("load"):
+            with self.spent.stage("load"):
                 got = next(coming, None)
             if got is None:
                 return
@@ -321,24 +239,14 @@ class Bench:
 
     # -------------------------------------------------------------------------------- one batch
 
-    def _split(
-        self,
-        prepared: Prepared,
-        items: list[Item],
-        images: torch.Tensor | None,
-        stations: Sequence[Station],
-        wanted: Mapping[Station, set[str]],
-        rows: dict[Station, dict[str, list[tuple[np.ndarray, np.ndarray]]]],
-        fail: Callable[..., None],
-        keeping: Keep | None,
-    ) -> None:
+    def _split(self, work: _Work, prepared: Prepared, items: list[Item], images: torch.Tensor | None) -> None:
         """Run a batch; in halves when memory runs out (and from then on at once), one by one when a sample in it is bad, not at all when the
         model is lost."""
 
         def parts(size: int) -> None:
             for start in range(0, len(items), size):
                 part = None if images is None else images[start : start + size]
-                self._split(prepared, items[start : start + size], part, stations, wanted, rows, fail, keeping)
+                self._split(work, prepared, items[start : start + size], part)
 
         kind = (prepared, None if images is None else tuple(images.shape[1:]))
         most = min(self._most.get(kind, len(items)), self._most.get(None, len(items)))
@@ -346,14 +254,14 @@ class Bench:
             parts(most)
             return
         try:
-            found = self._batch(prepared, items, images, stations, wanted, keeping)
+            found = self._batch(work, prepared, items, images)
         except LostBatch as error:
             for item in items:
-                fail(item.position, str(error), stations, lost=True)
+                work.fail(item.position, error, prepared, lost=True)
             return
         except BadSample as error:
             if len(items) == 1:
-                fail(items[0].position, str(error), stations)
+                work.fail(items[0].position, error, prepared)
                 return
             most = 1
         except (RuntimeError, MemoryError) as error:
@@ -368,26 +276,13 @@ class Bench:
                 torch.cuda.empty_cache()
             parts(most)
             return
-        positions = np.array([i.position for i in items], dtype=np.int64)
-        for station, heads in found.items():
-            for head, got in heads.items():
-                image = positions if got.image is None else positions[np.asarray(got.image, dtype=np.int64)]
-                if len(got.values) != len(image):
-                    raise VtbenchError(
-                        f"the extractor {station.extractor} gave {len(got.values)} rows for {len(image)} samples ({head})"
-                    )
-                rows[station][head].append((np.asarray(got.values), image))
+        work.add(items, found)
 
     def _batch(
-        self,
-        prepared: Prepared,
-        items: Sequence[Item],
-        images: torch.Tensor | None,
-        stations: Sequence[Station],
-        wanted: Mapping[Station, set[str]],
-        keeping: Keep | None,
+        self, work: _Work, prepared: Prepared, items: Sequence[Item], images: torch.Tensor | None
     ) -> dict[Station, Mapping[str, Rows]]:
-        forward = _Forward(self, items, images, prepared.resolution)
+        stations, keeping = work.stations[prepared], work.keeping
+        forward = Forward(self._caller, items, images, prepared.resolution, self._each)
         found: dict[Station, Mapping[str, Rows]] = {}
         samples = [i.sample for i in items]
         for at, budget, sample in dict.fromkeys((s.at, s.budget, s.sample) for s in stations):
@@ -399,7 +294,7 @@ class Bench:
                 if extractor.takes == "tokens":
                     batch.tokens = forward.tokens(at, budget, sample)
                     seen = forward.pixels(at, budget, sample) if prepared.generated else images
-                    batch.pixels = self._input_pixels(seen) if seen is not None else 0
+                    batch.pixels = self._caller.input_pixels(seen) if seen is not None else 0
                 elif extractor.takes == "encoder":
                     assert at.of is not None, "only a run pass has an encoder"
                     batch.images = pad(forward.pixels(at.of, budget, sample), self.model.capabilities.multiple)
@@ -409,17 +304,17 @@ class Bench:
                     if extractor.takes == "pair":
                         how = station.view.reference or station.view.quantise
                         batch.reference = forward.seen(INPUT, None, False, replace(station.view, quantise=how))
-                with self.stage(station.extractor):
-                    found[station] = extractor(batch, sorted(wanted[station]))
-                self.forwards[station.extractor] += len(items)
+                with self.spent.stage(station.extractor):
+                    found[station] = extractor(batch, sorted(work.wanted[station]))
+                self.spent.forwards[station.extractor] += len(items)
             if keeping and at in (OUTPUT, GENERATED) and keeping.wants((prepared, budget), items):
-                with self.stage("keep images"):
+                with self.spent.stage("keep images"):
                     keeping.write((prepared, budget), items, forward.pixels(at, budget, sample))
             forward.forget(at, budget, sample)
         for point in keeping.points if keeping else ():
             if keeping and point[0] == prepared and keeping.wants(point, items):
                 pixels = forward.pixels(GENERATED if prepared.generated else OUTPUT, point[1], False)
-                with self.stage("keep images"):
+                with self.spent.stage("keep images"):
                     keeping.write(point, items, pixels)
         return found
 
@@ -434,68 +329,11 @@ class Bench:
 
     def _extractor(self, station: Station) -> Any:
         extractor = self.plan.extractor(station)
-        if id(extractor) not in self._open:
-            with self.stage("open networks"):
+        if id(extractor) not in self.opened:
+            with self.spent.stage("open networks"):
                 extractor.open(self.device)
-            self._open.add(id(extractor))
+            self.opened.add(id(extractor))
         return extractor
-
-    def _input_pixels(self, images: torch.Tensor) -> int:
-        """Pixels of one image as the model sees it, padding included."""
-        multiple = self.model.capabilities.multiple
-        height, width = (int(n) + -int(n) % multiple for n in images.shape[2:])
-        return height * width
-
-    def _seeds(self, items: Sequence[Item], at: Pass, half: str) -> list[int]:
-        return [seed_of(self.seed, i.sample.id, f"{at.spelled()}/{half}") for i in items]
-
-    def encode(self, images: torch.Tensor, items: Sequence[Item], at: Pass, sample: bool) -> Tokens:
-        """Encode, padded by edge replication to the model's multiple."""
-        conditions = conditions_of(items)
-        seeds = self._seeds(items, at, "encode")
-        self.forwards["encode"] += len(items)
-        try:
-            return self.tokenizer.encode(
-                pad(images, self.model.capabilities.multiple), condition=conditions, sample=sample, seeds=seeds
-            )
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            raise self._blame(error, "encode", images) from error
-
-    def decode(self, tokens: Tokens, items: Sequence[Item], at: Pass, size: tuple[int, int]) -> torch.Tensor:
-        """Decode, crop the padding off, clamp."""
-        seeds = self._seeds(items, at, "decode")
-        self.forwards["decode"] += len(items)
-        try:
-            out = self.tokenizer.decode(tokens, seeds=seeds)
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            raise self._blame(error, "decode", None) from error
-        if out.ndim != 4 or out.shape[0] != len(items) or out.shape[1] != 3:
-            raise VtbenchError(f"{self.model.name} decodes to shape {tuple(out.shape)}, not [{len(items)}, 3, H, W]")
-        out = out[:, :, : size[0], : size[1]]
-        if tuple(out.shape[2:]) != size:
-            raise VtbenchError(f"{self.model.name} decodes to {tuple(out.shape[2:])} from an input of {size}")
-        if not bool(torch.isfinite(out).all()):
-            raise BadSample(f"{self.model.name} decoded to values that are not finite")
-        return out.float().clamp(0, 1).to(self.device)
-
-    def generate(self, items: Sequence[Item], budget: int | None, side: int | None) -> Generated:
-        """Make one image per condition, each from its own seed. side: what the images must measure, where that matters."""
-        self.forwards["generate"] += len(items)
-        with self.stage("generate"):
-            try:
-                made = generate(self.model, items, self.seed, budget, side)
-            except (RuntimeError, ValueError, TypeError, IndexError) as error:
-                raise self._blame(error, "generate", None) from error
-        return replace(made, images=made.images.to(self.device))
-
-    def _blame(self, error: Exception, half: str, images: torch.Tensor | None) -> Exception:
-        if full(error):
-            return error
-        what = f" on an input of shape {tuple(images.shape)}" if images is not None else ""
-        return VtbenchError(
-            f"the model {self.model.name} failed to {half}{what}: {type(error).__name__}: {error}",
-            "Set VTBENCH_DEBUG=1 for its traceback",
-        )
 
 
 def _merge(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:

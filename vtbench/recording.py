@@ -104,7 +104,7 @@ def record_of(run: Run, reduced: Reduced, alarms: list[Alarm], bench: Bench, *, 
         rows=rows,
         failures=failures,
         alarms=alarms,
-        stages=dict(sorted(bench.stages.items())),
+        stages=dict(sorted(bench.spent.stages.items())),
         environment=environment(
             bench.device,
             o.dtype,

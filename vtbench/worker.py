@@ -117,7 +117,7 @@ class Workbench:
         from vtbench.engine.run import fill_chunk, fill_model
 
         bench, plan = self.bench, self.bench.plan
-        before, ran, loaded = dict(bench.stages), dict(bench.forwards), bench.loading
+        before, ran, loaded = dict(bench.spent.stages), dict(bench.spent.forwards), bench.loading
         if task.kind == "model":
             fill_model(plan, task.chunk, self.store, bench, fresh=self.job.fresh)
             measured = True
@@ -132,8 +132,8 @@ class Workbench:
             )
         return Report(
             measured,
-            {k: v - before.get(k, 0.0) for k, v in bench.stages.items()},
-            {k: v - ran.get(k, 0) for k, v in bench.forwards.items()},
+            {k: v - before.get(k, 0.0) for k, v in bench.spent.stages.items()},
+            {k: v - ran.get(k, 0) for k, v in bench.spent.forwards.items()},
             {k: v - loaded.get(k, 0.0) for k, v in bench.loading.items()},
             bench.fitting,
         )
