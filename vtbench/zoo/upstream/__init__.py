@@ -4,7 +4,7 @@ Their top-level names collide and their pins conflict, so nothing of theirs is i
 with `process.py` over a pipe, and a **driver** (``drivers/NAME.py``) translates between the two. `adapter.py` makes a `vtbench.api.Tokenizer` of it, `place.py` knows where
 environments lie, `setup.py` makes them when told. docs/zoo.md tells how to write a driver; the contract:
 
-A driver is one file, named by its card's ``[upstream] driver``. Its top imports only the standard library, NumPy and ``vtbench_driving`` (`driving.py`: checkpoints, pixels, noise), and nothing of vtbench; the authors' package and torch are
+A driver is one file, named by its card's ``[upstream] driver``. Its top imports only the standard library, NumPy and ``vtbench_driving`` (`driving.py`: checkpoints, pixels, noise) or another file of `worker.SHARED`, and nothing of vtbench; the authors' package and torch are
 imported inside its functions. It has ``VERSION`` (an integer, raised when equal input would give other values) and::
 
     def load(*, source, weights, device, dtype, **params) -> model

@@ -23,6 +23,8 @@ import numpy as np
 MAGIC = b"VTBWORK1"
 HEADER_LIMIT = 1 << 20
 ARRAYS_LIMIT = 1 << 33
+SHARED = ("driving", "distilling")
+"""Files beside this one that drivers import as ``vtbench_NAME``, each after those that it imports itself."""
 DTYPES = ("|b1", "|u1", "|i1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8")
 
 
@@ -85,9 +87,10 @@ def _spec(spec: Any) -> tuple[str, str, tuple[int, ...], int]:
 
 
 def load_driver(path: str) -> Any:
-    """The driver's module, from its file; what drivers share (`driving.py`, beside this file) is there as ``vtbench_driving``."""
-    if "vtbench_driving" not in sys.modules:
-        _module("vtbench_driving", Path(__file__).with_name("driving.py"))
+    """The driver's module, from its file; the files of `SHARED` are there as ``vtbench_driving`` and so on."""
+    for shared in SHARED:
+        if f"vtbench_{shared}" not in sys.modules:
+            _module(f"vtbench_{shared}", Path(__file__).with_name(f"{shared}.py"))
     return _module(f"vtbench_driver_{Path(path).stem}", Path(path))
 
 

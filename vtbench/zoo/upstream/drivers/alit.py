@@ -6,63 +6,20 @@ are predicted well, each with its probability: the encoder draws noise. Every ro
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import numpy as np
+import vtbench_distilling as distilling
 import vtbench_driving as driving
 
 VERSION = 1
-SIZE = 256
-TRAINING = (r"gan_losses\.", r"criterion\.")
 
 
-def _packages(source: str) -> tuple[Any, Any, Any]:
-    """The authors' tokenizers, base wrapper and VQGAN. Their packages open configurations relative to the checkout."""
-    driving.device_of_tensors()
-    with driving.within(source):
-        tokenizers = importlib.import_module("adaptive_tokenizers")
-        wrapper = importlib.import_module("modules.base_tokenizers").VQGANWrapper
-    return tokenizers, wrapper, importlib.import_module("base_tokenizers.taming.models.vqgan").VQModel
-
-
-def _base(source: str, ch: int, multiples: list[int], blocks: int, codes: int, dims: int) -> Any:
-    """The authors' wrapper around a VQGAN of these sizes; its own constructor reads one fixed configuration and a file."""
-    import torch
-
-    _, wrapper, made = _packages(source)
-    base = wrapper.__new__(wrapper)
-    torch.nn.Module.__init__(base)
-    base.is_requires_grad, base.embed_dim, base.codebook_emb_dim, base.codebook_size = False, dims, dims, codes
-    config = {
-        "double_z": False,
-        "z_channels": dims,
-        "resolution": SIZE,
-        "in_channels": 3,
-        "out_ch": 3,
-        "ch": ch,
-        "ch_mult": multiples,
-        "num_res_blocks": blocks,
-        "attn_resolutions": [16],
-    }
-    base.vqgan = made(config, codes, dims)
-    return base
-
-
-def _tokenizer(
-    source: str, base: Any, encoder: tuple[int, int, int], decoder: tuple[int, int, int], **sizes: Any
-) -> Any:
-    """The authors' class: width, layers and heads of each half. Built for their first stage, which needs no perceptual loss, then told that it is in the second: it decodes codes, not sampled ids."""
-    tokenizers = _packages(source)[0]
-    options = {**tokenizers.adaptive_tokenizer_args["vqgan"], **sizes}
-    net = tokenizers.adaptive_tokenizers["vqgan"](
-        base_tokenizer=base,
-        **dict(zip(("encoder_width", "encoder_num_layers", "encoder_num_heads"), encoder)),
-        **dict(zip(("decoder_width", "decoder_num_layers", "decoder_num_heads"), decoder)),
-        quantize_latent=True,
-        train_stage="latent_distillation_pretrain",
-        **options,
-    )
+def _made(source: str, base: tuple[Any, ...], halves: list[Any], **sizes: Any) -> Any:
+    """The authors' class around a VQGAN of the base's sizes, told that it is in the second stage: it decodes codes, not sampled ids."""
+    tokenizers, wrapper, vqgan = distilling.packages(source, "adaptive_tokenizers")
+    made, defaults = tokenizers.adaptive_tokenizers["vqgan"], tokenizers.adaptive_tokenizer_args["vqgan"]
+    net = distilling.network(made, defaults, distilling.base_of(wrapper, vqgan, *base), *halves, **sizes)
     net.train_stage = "full_finetuning"
     return net
 
@@ -81,23 +38,11 @@ def load(
 
     quality: the mean absolute error below which an image needs no more tokens; 0: every image takes all rollouts. rollouts: the most, 32 tokens each. heads: of every attention; 0: as the authors' configuration of this width and depth has."""
     state = driving.state_of(weights["weights"])
-    vqgan = "base_tokenizer.vqgan."
-    ch = driving.shape_of(state, f"{vqgan}encoder.conv_in.weight")[0]
-    levels = driving.count(state, r"base_tokenizer\.vqgan\.encoder\.down\.(\d+)\.")
-    multiples = [
-        driving.shape_of(state, f"{vqgan}encoder.down.{i}.block.0.conv1.weight")[0] // ch for i in range(levels)
-    ]
-    blocks = driving.count(state, r"base_tokenizer\.vqgan\.encoder\.down\.0\.block\.(\d+)\.")
-    base = _base(source, ch, multiples, blocks, *driving.shape_of(state, f"{vqgan}quantize.embedding.weight"))
     codes, dims = driving.shape_of(state, "quantize.embedding.weight")
-    halves = []
-    for name, key, axis in (("encoder", "latent_tokens", 1), ("decoder", "decoder_mask_token", 2)):
-        width = driving.shape_of(state, key)[axis]
-        layers = driving.count(state, rf"{name}\.transformer\.(\d+)\.")
-        halves.append((width, layers, heads or {(768, 12): 12, (1024, 16): 16}.get((width, layers), 8)))
+    base, halves = distilling.base_sizes(state), distilling.halves(state, heads)
     most = driving.shape_of(state, "timestep_embedding")[0]
-    net = _tokenizer(source, base, *halves, vq_codebook_size=codes, vq_token_dim=dims, max_rollout_iters=most)
-    driving.fill(net, state, drop=TRAINING)
+    net = _made(source, base, halves, vq_codebook_size=codes, vq_token_dim=dims, max_rollout_iters=most)
+    driving.fill(net, state, drop=distilling.TRAINING)
     if not 1 <= rollouts <= most:
         raise ValueError(f"rollouts is 1 to {most}, not {rollouts}")
     net.max_rollout_iters = rollouts
@@ -110,7 +55,7 @@ class ALIT:
     def __init__(self, net: Any, codes: int, quality: float, rollouts: int) -> None:
         self.net, self.codes, self.quality = net, codes, quality
         self.most = rollouts * len(net.latent_tokens)
-        self.patches = (SIZE // net.patch_embed.kernel_size[0]) ** 2
+        self.patches = (distilling.SIZE // net.patch_embed.kernel_size[0]) ** 2
 
     def describe(self) -> dict[str, Any]:
         """Its form."""
@@ -120,7 +65,7 @@ class ALIT:
             encoder=[base.encoder, net.patch_embed, net.encoder, net.pre_quantizer_mlp],
             decoder=[net.decoder, base.decoder],
         )
-        found = {"streams": [tokens], "resolution": SIZE, "max_tokens": self.most, "stochastic": True}
+        found = {"streams": [tokens], "resolution": distilling.SIZE, "max_tokens": self.most, "stochastic": True}
         return {**found, "parameters": halves} | ({"nmax": self.most} if self.quality > 0 else {})
 
     def encode(self, images: np.ndarray, *, seeds: list[int] | None = None, **options: Any) -> dict[str, np.ndarray]:
@@ -154,15 +99,10 @@ class ALIT:
         return np.concatenate([self._image(row) for row in driving.tensor(arrays["tokens"], self.net).split(1)])
 
     def _image(self, row: Any) -> np.ndarray:
-        import torch
-
         net = self.net
-        codes = net.quantize.get_codebook_entry(row[row >= 0])[None]
-        if net.quantize.use_l2_norm:
-            codes = torch.nn.functional.normalize(codes, dim=-1)
+        codes = distilling.codes_of(net, row[row >= 0])
         logits = net.decoder(codes, net.preprocess_decoder(codes.new_zeros(1, self.patches, 1)))
-        mixed = torch.einsum("nlc,cd->nld", logits.softmax(-1), net.base_tokenizer.vqgan.quantize.embedding.weight)
-        return driving.pixels(net.reconstruct_images(logits, mixed), signed=False)
+        return driving.pixels(net.reconstruct_images(logits, distilling.mixed(net, logits)), signed=False)
 
 
 def small(*, source: str, folder: str, seed: int = 0) -> dict[str, Any]:
@@ -170,7 +110,7 @@ def small(*, source: str, folder: str, seed: int = 0) -> dict[str, Any]:
     import torch
 
     torch.manual_seed(seed)
-    base = _base(source, 32, [1, 1, 1, 1, 2], 1, 64, 256)
-    net = _tokenizer(source, base, (320, 2, 8), (320, 2, 8), vq_codebook_size=64, vq_token_dim=12)
+    base, half = (32, [1, 1, 1, 1, 2], 1, 64, 256), (320, 2, 8)
+    net = _made(source, base, [half, half], vq_codebook_size=64, vq_token_dim=12)
     file = driving.save(net, f"{folder}/alit_small_vqgan_quantized_latents.pth", "ema")
     return {"weights": {"weights": file}, "params": {"heads": 8, "quality": 0.45}}

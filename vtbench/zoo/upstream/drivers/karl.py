@@ -6,65 +6,22 @@ says whether it is halted; halted ones are masked in the decoder. Here a halted 
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import numpy as np
+import vtbench_distilling as distilling
 import vtbench_driving as driving
 
 VERSION = 1
-SIZE = 256
 HALTED = 0.75
 """The authors' threshold on the halting probability."""
-TRAINING = (r"gan_losses\.", r"criterion\.")
 
 
-def _packages(source: str) -> tuple[Any, Any, Any]:
-    """The authors' tokenizer, base wrapper and VQGAN. Their packages open configurations relative to the checkout."""
-    driving.device_of_tensors()
-    with driving.within(source):
-        tokenizers = importlib.import_module("kolmogorov_tokenizers")
-        wrapper = importlib.import_module("modules.base_tokenizers").VQGANWrapper
-    return tokenizers, wrapper, importlib.import_module("base_tokenizers.taming.models.vqgan").VQModel
-
-
-def _base(source: str, ch: int, multiples: list[int], blocks: int, codes: int, dims: int) -> Any:
-    """The authors' wrapper around a VQGAN of these sizes; its own constructor reads one fixed configuration and a file."""
-    import torch
-
-    _, wrapper, made = _packages(source)
-    base = wrapper.__new__(wrapper)
-    torch.nn.Module.__init__(base)
-    base.is_requires_grad, base.embed_dim, base.codebook_emb_dim, base.codebook_size = False, dims, dims, codes
-    config = {
-        "double_z": False,
-        "z_channels": dims,
-        "resolution": SIZE,
-        "in_channels": 3,
-        "out_ch": 3,
-        "ch": ch,
-        "ch_mult": multiples,
-        "num_res_blocks": blocks,
-        "attn_resolutions": [16],
-    }
-    base.vqgan = made(config, codes, dims)
-    return base
-
-
-def _tokenizer(
-    source: str, base: Any, encoder: tuple[int, int, int], decoder: tuple[int, int, int], **sizes: Any
-) -> Any:
-    """The authors' class: width, layers and heads of each half. Built for their first stage, which needs no perceptual loss; nothing else differs."""
-    tokenizers = _packages(source)[0]
-    options = {**tokenizers.kolmogorov_tokenizer_args["vqgan"], **sizes}
-    return tokenizers.kolmogorov_tokenizers["vqgan"](
-        base_tokenizer=base,
-        **dict(zip(("encoder_width", "encoder_num_layers", "encoder_num_heads"), encoder)),
-        **dict(zip(("decoder_width", "decoder_num_layers", "decoder_num_heads"), decoder)),
-        quantize_latent=True,
-        train_stage="latent_distillation_pretrain",
-        **options,
-    )
+def _made(source: str, base: tuple[Any, ...], halves: list[Any], **sizes: Any) -> Any:
+    """The authors' class around a VQGAN of the base's sizes; the stage it is built for changes no forward."""
+    tokenizers, wrapper, vqgan = distilling.packages(source, "kolmogorov_tokenizers")
+    made, defaults = tokenizers.kolmogorov_tokenizers["vqgan"], tokenizers.kolmogorov_tokenizer_args["vqgan"]
+    return distilling.network(made, defaults, distilling.base_of(wrapper, vqgan, *base), *halves, **sizes)
 
 
 def load(
@@ -81,23 +38,11 @@ def load(
 
     quality: the mean absolute error that is asked for (their epsilon: smaller keeps more tokens). most: the token budget T. heads: of every attention; 0: as the authors' configuration of this width and depth has."""
     state = driving.state_of(weights["weights"])
-    vqgan = "base_tokenizer.vqgan."
-    ch = driving.shape_of(state, f"{vqgan}encoder.conv_in.weight")[0]
-    levels = driving.count(state, r"base_tokenizer\.vqgan\.encoder\.down\.(\d+)\.")
-    multiples = [
-        driving.shape_of(state, f"{vqgan}encoder.down.{i}.block.0.conv1.weight")[0] // ch for i in range(levels)
-    ]
-    blocks = driving.count(state, r"base_tokenizer\.vqgan\.encoder\.down\.0\.block\.(\d+)\.")
-    base = _base(source, ch, multiples, blocks, *driving.shape_of(state, f"{vqgan}quantize.embedding.weight"))
     codes, dims = driving.shape_of(state, "quantize.embedding.weight")
-    halves = []
-    for name, key, axis in (("encoder", "latent_tokens", 1), ("decoder", "decoder_mask_token", 2)):
-        width = driving.shape_of(state, key)[axis]
-        layers = driving.count(state, rf"{name}\.transformer\.(\d+)\.")
-        halves.append((width, layers, heads or {(768, 12): 12, (1024, 16): 16}.get((width, layers), 8)))
+    base, halves = distilling.base_sizes(state), distilling.halves(state, heads)
     grid = driving.shape_of(state, "encoder_positional_embedding")[-1]
-    net = _tokenizer(source, base, *halves, vq_codebook_size=codes, vq_token_dim=dims, max_grid_tokens=grid)
-    driving.fill(net, state, drop=TRAINING)
+    net = _made(source, base, halves, vq_codebook_size=codes, vq_token_dim=dims, max_grid_tokens=grid)
+    driving.fill(net, state, drop=distilling.TRAINING)
     if not 1 <= most <= len(state["latent_tokens"]):
         raise ValueError(f"most is 1 to {len(state['latent_tokens'])} tokens, not {most}")
     return KARL(driving.ready(net, device, dtype), codes, quality, most)
@@ -108,7 +53,7 @@ class KARL:
 
     def __init__(self, net: Any, codes: int, quality: float, most: int) -> None:
         self.net, self.codes, self.quality, self.most = net, codes, quality, most
-        self.side = SIZE // net.patch_embed.kernel_size[0]
+        self.side = distilling.SIZE // net.patch_embed.kernel_size[0]
 
     def describe(self) -> dict[str, Any]:
         """Its form."""
@@ -120,7 +65,7 @@ class KARL:
         )
         return {
             "streams": [tokens],
-            "resolution": SIZE,
+            "resolution": distilling.SIZE,
             "max_tokens": self.most,
             "nmax": self.most,
             "parameters": halves,
@@ -154,16 +99,15 @@ class KARL:
         import torch
 
         net, patches = self.net, self.side**2
-        codes = net.quantize.get_codebook_entry(row.clamp(min=0)[0])[None]
-        if net.quantize.use_l2_norm:
-            codes = torch.nn.functional.normalize(codes, dim=-1)
+        codes = distilling.codes_of(net, row.clamp(min=0)[0])
         masked = net.preprocess_decoder(codes.new_zeros(1, patches, 1), (self.side, self.side))
         off = torch.cat([row.new_zeros(1, patches, dtype=torch.bool), row < 0], 1)
         hidden = (off[:, :, None] | off[:, None, :]) & ~torch.eye(off.shape[1], dtype=torch.bool, device=row.device)
         places = net.decoder_latent_tokens_timestep_embed[: row.shape[1]]
         logits = net.decoder(net.decoder_embed(codes), masked, places, attn_mask=hidden)
-        mixed = torch.einsum("nlc,cd->nld", logits.softmax(-1), net.base_tokenizer.vqgan.quantize.embedding.weight)
-        return driving.pixels(net.reconstruct_images(logits, mixed, (self.side, self.side)), signed=False)
+        return driving.pixels(
+            net.reconstruct_images(logits, distilling.mixed(net, logits), (self.side, self.side)), signed=False
+        )
 
 
 def small(*, source: str, folder: str, seed: int = 0) -> dict[str, Any]:
@@ -171,8 +115,8 @@ def small(*, source: str, folder: str, seed: int = 0) -> dict[str, Any]:
     import torch
 
     torch.manual_seed(seed)
-    base = _base(source, 32, [1, 1, 1, 1, 2], 1, 64, 256)
-    net = _tokenizer(source, base, (320, 2, 8), (320, 2, 8), vq_codebook_size=64, vq_token_dim=12)
+    base, half = (32, [1, 1, 1, 1, 2], 1, 64, 256), (320, 2, 8)
+    net = _made(source, base, [half, half], vq_codebook_size=64, vq_token_dim=12)
     for values in (net.halting_mlp[2].weight, net.halting_mlp[0].weight):
         torch.nn.init.normal_(values, std=0.5)  # so that some tokens halt
     file = driving.save(net, f"{folder}/karl_small_vqgan_quantized_latents.pth", "ema")
