@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from vtbench.errors import UsageError
 
 
@@ -19,3 +21,8 @@ def scale(text: str, *, best: float, none: float, model: str) -> tuple[float, st
     except ValueError as error:
         raise UsageError(f"{model}: guidance is none, best or a number, not '{text}'") from error
     return value, f"{value:g}" if value != none else "none"
+
+
+def power_cosine(scale: float, power: float, passed: float) -> float:
+    """A scale that rises from 1 to `scale` along a cosine. passed: the share of the steps that is done, in [0, 1]; power: how late it rises."""
+    return (scale - 1) * (1 - math.cos(passed**power * math.pi)) / 2 + 1

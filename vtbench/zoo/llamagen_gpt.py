@@ -17,7 +17,7 @@ from vtbench.errors import BadWeights, UsageError
 from vtbench.zoo.card import Card
 from vtbench.zoo.guidance import scale
 from vtbench.zoo.network import Shapes, count, wanted
-from vtbench.zoo.token_generator import Draws, TokenGenerator
+from vtbench.zoo.token_generator import Draws, TokenGenerator, attend, one_by_one
 
 HEADS = {768: 12, 1024: 16, 1280: 20, 1536: 24, 2560: 40, 3200: 32}
 """Heads of the published widths; of others, as many as make 64 numbers each."""
@@ -59,11 +59,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, turn: Tensor, past: list[Tensor]) -> Tensor:
         q, k, v = (t.unflatten(-1, (self.heads, -1)) for t in self.wqkv(x).chunk(3, -1))
         q, k, v = rotate(q, turn).transpose(1, 2), rotate(k, turn).transpose(1, 2), v.transpose(1, 2)
-        if past:
-            k, v = torch.cat([past[0], k], 2), torch.cat([past[1], v], 2)
-        past[:] = [k, v]
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=q.shape[2] > 1)
-        return self.wo(out.transpose(1, 2).flatten(2))
+        return self.wo(attend(q, k, v, past))
 
 
 class Block(nn.Module):
@@ -231,20 +227,18 @@ class LlamaGenGPT(TokenGenerator):
         return F.interpolate(images * 2 - 1, (self._eval, self._eval), mode="bicubic").clamp(-1, 1) / 2 + 0.5
 
     def sample(self, labels: Tensor, draws: Draws) -> Tensor:
-        """One token after another; two rows an image where guidance is on."""
-        net, guided = self.net, self._scale > 1
-        assert isinstance(net, GPTNet)
-        classes = torch.cat([labels, torch.full_like(labels, net.config.classes)]) if guided else labels
-        ids = labels.new_empty((len(labels), 0))
-        past: list[list[Tensor]] = [[] for _ in net.layers]
-        for _ in range(net.config.side**2):
-            logits = net(torch.cat([ids, ids]) if guided else ids, classes, past)[:, -1]
-            if guided:
-                with_, without = logits.chunk(2)
-                logits = without + (with_ - without) * self._scale
-            kept = cut(logits / self._temperature, self._top_k, self._top_p)
-            ids = torch.cat([ids, draws.categorical(kept.softmax(-1))[:, None]], 1)
-        return ids
+        """One token after another, of the most probable ones."""
+        config = self.loaded.config
+        return one_by_one(
+            self.net,
+            labels,
+            draws,
+            tokens=config.side**2,
+            depth=config.depth,
+            none=config.classes,
+            guidance=(lambda step: self._scale) if self._scale > 1 else None,
+            sharpen=lambda logits: cut(logits / self._temperature, self._top_k, self._top_p),
+        )
 
 
 def cut(logits: Tensor, top_k: int, top_p: float) -> Tensor:

@@ -6,7 +6,6 @@ position that it predicts; the class modulates every block (adaLN), with an embe
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,9 @@ from torch import Tensor, nn
 from vtbench.api import Tokenizer
 from vtbench.errors import UsageError
 from vtbench.zoo.card import Card
-from vtbench.zoo.guidance import scale
+from vtbench.zoo.guidance import power_cosine, scale
 from vtbench.zoo.network import Shapes, count, wanted
-from vtbench.zoo.token_generator import Draws, TokenGenerator
+from vtbench.zoo.token_generator import Draws, TokenGenerator, attend, one_by_one
 
 SPARE, SPARE_STEPS = 1024, 100
 """Rows of the position tables beyond the tokens', in every published file."""
@@ -52,11 +51,7 @@ class Attention(nn.Module):
         """x ``[B, N, C]``; `past` holds earlier keys and values, and is extended."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         q, k = self.q_norm(q), self.k_norm(k)
-        if past:
-            k, v = torch.cat([past[0], k], 2), torch.cat([past[1], v], 2)
-        past[:] = [k, v]
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=q.shape[2] > 1)
-        return self.proj(out.transpose(1, 2).flatten(2))
+        return self.proj(attend(q, k, v, past))
 
 
 class Block(nn.Module):
@@ -108,7 +103,7 @@ class RARNet(nn.Module):
     def forward(self, ids: Tensor, classes: Tensor, past: list[list[Tensor]] | None = None) -> Tensor:
         """Logits of the token after each of the new positions, the first of them after the class: float ``[B, M, K]``.
 
-        ids: the tokens so far, int64 ``[B, N]`` (N may be 0). classes: int64 ``[B]``, `none` for no class. past: keys and values of a former call a block, extended."""
+        ids: the tokens so far, int64 ``[B, N]`` (N may be 0). classes: int64 ``[B]``, `config.classes` for none. past: keys and values of a former call a block, extended."""
         caches = [[] for _ in self.blocks] if past is None else past  # type: ignore[var-annotated]
         condition = self.embeddings(classes + self.config.codes + 1)[:, None]
         x = torch.cat([self.cls_token.expand(len(ids), -1, -1), condition, self.embeddings(ids)], 1)
@@ -125,11 +120,6 @@ class RARNet(nn.Module):
         if old == 0:
             x, c = x[:, 1:], c[:, 1:]
         return self.lm_head(self.adaln_before_head(x, c))
-
-    @property
-    def none(self) -> int:
-        """What stands for no class."""
-        return self.config.classes
 
 
 class RAR(TokenGenerator):
@@ -201,19 +191,17 @@ class RAR(TokenGenerator):
         return config.classes, config.tokens, config.codes
 
     def sample(self, labels: Tensor, draws: Draws) -> Tensor:
-        """One token after another; two rows an image where guidance is on."""
-        net, guided = self.net, self._scale != 0
-        assert isinstance(net, RARNet)
-        total = net.config.tokens
-        classes = torch.cat([labels, torch.full_like(labels, net.none)]) if guided else labels
-        ids = labels.new_empty((len(labels), 0))
-        past: list[list[Tensor]] = [[] for _ in net.blocks]
-        for step in range(total):
-            logits = net(torch.cat([ids, ids]) if guided else ids, classes, past)[:, -1].float()
-            if guided:
-                now = (self._scale - 1) * (1 - math.cos((step / total) ** self._power * math.pi)) / 2 + 1
-                with_, without = logits.chunk(2)
-                logits = without + (with_ - without) * now
-            drawn = draws.categorical((logits / self._temperature).softmax(-1))
-            ids = torch.cat([ids, drawn[:, None]], 1)
-        return ids
+        """One token after another, with guidance that rises."""
+        config = self.loaded.config
+        return one_by_one(
+            self.net,
+            labels,
+            draws,
+            tokens=config.tokens,
+            depth=config.depth,
+            none=config.classes,
+            guidance=(lambda step: power_cosine(self._scale, self._power, step / config.tokens))
+            if self._scale
+            else None,
+            sharpen=lambda logits: logits / self._temperature,
+        )

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from vtbench.api import Tokenizer
 from vtbench.errors import BadWeights, UsageError
 from vtbench.zoo.card import Card
-from vtbench.zoo.guidance import scale
+from vtbench.zoo.guidance import power_cosine, scale
 from vtbench.zoo.network import Shapes, count, wanted
 from vtbench.zoo.token_generator import Draws, TokenGenerator
 
@@ -249,8 +249,7 @@ class TiTokGenerator(TokenGenerator):
         if self._scale == 0:
             return 0.0
         if self._decay == "power-cosine":
-            rise = (1 - math.cos((step / self._rounds) ** self._power * math.pi)) / 2
-            return (self._scale - 1) * rise + 1
+            return power_cosine(self._scale, self._power, step / self._rounds)
         return self._scale if self._decay == "constant" else self._scale * step / self._rounds
 
     @property

@@ -1,15 +1,17 @@
-"""What generators of tokens share: a network from a published checkpoint, a tokenizer of the zoo that decodes, and draws from each image's own seed.
+"""What generators of tokens share: a network from a published checkpoint, a tokenizer of the zoo that decodes, draws from each image's own seed,
+and for those that make one token after another the loop and the attention with its cache.
 
 A family is a network, a function that reads its configuration off the tensors' shapes, and a sampler (`sample`). `--decoder NAME` swaps the tokenizer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vtbench.api import Capabilities, Condition, Generated, Generator, Stream, Tokenizer, Tokens
@@ -38,6 +40,42 @@ class Draws:
         steps = probabilities.double().cumsum(-1)
         drawn = self.uniform().double() * steps[:, -1]
         return (steps <= drawn[:, None]).sum(-1).clamp(max=probabilities.shape[-1] - 1)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, past: list[Tensor]) -> Tensor:
+    """Causal attention of new positions over old and new ones. q, k, v: of the new ones ``[B, heads, N, d]``. past: keys and values of the old ones
+    (empty at first), extended. Gives ``[B, N, heads * d]``."""
+    if past:
+        k, v = torch.cat([past[0], k], 2), torch.cat([past[1], v], 2)
+    past[:] = [k, v]
+    return F.scaled_dot_product_attention(q, k, v, is_causal=q.shape[2] > 1).transpose(1, 2).flatten(2)
+
+
+def one_by_one(
+    net: nn.Module,
+    labels: Tensor,
+    draws: Draws,
+    *,
+    tokens: int,
+    depth: int,
+    none: int,
+    guidance: Callable[[int], float] | None,
+    sharpen: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """Token ids int64 ``[B, tokens]``, each drawn given those before it.
+
+    net: (ids so far, classes, a cache for each of `depth` blocks) -> logits of what comes next. none: the class that stands for no class. guidance: its scale at
+    a step (None: off); two rows an image then. sharpen: what is done to logits ``[B, K]`` before the draw."""
+    classes = torch.cat([labels, torch.full_like(labels, none)]) if guidance else labels
+    ids = labels.new_empty((len(labels), 0))
+    past: list[list[Tensor]] = [[] for _ in range(depth)]
+    for step in range(tokens):
+        logits = net(torch.cat([ids, ids]) if guidance else ids, classes, past)[:, -1].float()
+        if guidance:
+            with_, without = logits.chunk(2)
+            logits = without + (with_ - without) * guidance(step)
+        ids = torch.cat([ids, draws.categorical(sharpen(logits).softmax(-1))[:, None]], 1)
+    return ids
 
 
 class TokenGenerator(Generator):
