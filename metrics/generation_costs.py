@@ -66,7 +66,7 @@ def sampling_steps(m: Measurements, p: Fields) -> Iterator[Value]:
 def seconds_per_image(m: Measurements, p: Fields) -> Iterator[Value]:
     """The median time of a batch over its images, decoding and guidance included; the batch size stands in the notes."""
     batch = _of(m, "batch")
-    yield _value(_of(m, "seconds") / batch, "the images were made elsewhere", batch)
+    yield _value(_of(m, "seconds") / max(batch, 1), "the images were made elsewhere", batch)
 
 
 @metric(

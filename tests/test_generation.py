@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -115,6 +117,48 @@ def test_bad_files_of_prompts_are_one_line(tmp_path, name, text, why):
         prompts(tmp_path / "absent.txt")
 
 
+def test_a_file_with_fewer_prompts_than_the_suite_wants_needs_a_limit(tmp_path):
+    path = tmp_path / "captions_val2014.json"
+    images = [{"id": i, "file_name": f"COCO_val2014_{i:012d}.jpg"} for i in range(6)]
+    path.write_text(
+        json.dumps({"images": images, "annotations": [{"id": i, "image_id": i, "caption": f"c {i}"} for i in range(6)]})
+    )
+    with pytest.raises(BadData, match=r"holds 6 prompts, and 30 are wanted. --limit 6 measures so many"):
+        prompts(path, count=30)
+    assert len(prompts(path, count=30, limit=4).samples) == 6
+    with pytest.raises(BadData, match=r"holds no prompts. Name the file itself: --data .*captions_val2014.json"):
+        prompts(tmp_path)
+
+
+def test_a_generator_of_labels_is_refused_where_there_are_prompts_alone(suite, tmp_path):
+    (tmp_path / "p.txt").write_text("a cat\na dog\n")
+    with open(suite) as file:
+        text = file.read().replace('reader = "labels"', 'reader = "prompts"')
+    (tmp_path / "of-prompts.toml").write_text(text)
+    with pytest.raises(
+        UsageError, match="blots makes images from class labels, and the suite toy-generation has prompts"
+    ):
+        run(str(tmp_path / "of-prompts.toml"), tmp_path, Blots(), data=str(tmp_path / "p.txt"))
+    texts = vtbench.generator(lambda prompts, seeds: torch.zeros(len(seeds), 3, 32, 32), prompts=True)
+    with pytest.raises(
+        UsageError, match="mine makes images from prompts, and the suite toy-generation has class labels"
+    ):
+        run(suite, tmp_path, texts)
+
+
+def test_costs_are_taken_on_conditions_that_the_model_can_use(suite, tmp_path):
+    with open(suite, "a") as file:
+        file.write('[[metrics]]\nname = "seconds_per_image"\nprotocols = ["generation-costs"]\n')
+
+    def sample(given, seeds):
+        assert max(given) < 3
+        return torch.zeros(len(seeds), 3, 32, 32)
+
+    found = run(suite, tmp_path, vtbench.generator(sample, classes=3, resolution=32))
+    row = next(r for r in found.record.rows if r.metric == "seconds_per_image")
+    assert row.value > 0 and row.notes["batch"] == 3
+
+
 def test_images_depend_on_their_own_seed_and_a_second_run_makes_none(suite, tmp_path):
     model = Blots()
     first = run(suite, tmp_path, model, batch_size=4, keep_images="all")
@@ -200,6 +244,15 @@ def test_stored_images_of_labels_stand_in_the_order_of_their_numbers(tmp_path):
     model.expect(wanted, whole=True)
     reds = model.generate(wanted, seeds=[0] * 12)[:, 0, 0, 0] * 255
     assert reds.round().int().tolist() == list(range(12))
+
+
+def test_stored_images_may_lie_in_folders_of_categories(tmp_path):
+    model = Images(at=str(write(tmp_path / "made", ["animals/aa", "food/bb"])))
+    model.expect(conditions("aa", "bb"), whole=True)
+    assert float(model.generate(conditions("bb"), seeds=[0])[0, 0, 0, 0] * 255) == pytest.approx(1)
+    twice = Images(at=str(write(tmp_path / "twice", ["animals/aa", "food/aa"])))
+    with pytest.raises(UsageError, match="they are called 'animals/aa', the conditions 'aa'"):
+        twice.expect(conditions("aa"), whole=True)
 
 
 def test_missing_and_surplus_images_are_named(tmp_path):
@@ -306,6 +359,10 @@ def test_statistics_stand_for_the_reference(suite, tmp_path, photos, monkeypatch
     wanted = ((made.mean(0) - rows.mean(0)) ** 2).sum() + np.trace(covariances[0] + covariances[1] - 2 * root)
     assert row.value == pytest.approx(wanted, rel=1e-3)
     assert found.record.dataset.name == "statistics:reference"
+    assert found.record.options["reference_statistics"].startswith("sha256:")
+    path.rename(tmp_path / "renamed.npz")
+    again = run(suite, tmp_path, Blots(), reference=str(tmp_path / "renamed.npz"), reference_protocol="adm")
+    assert again.record.options == found.record.options
 
 
 def test_seeds_of_stored_images_are_refused(suite, tmp_path):

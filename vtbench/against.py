@@ -36,6 +36,7 @@ class Reference:
     where: str
     dataset: Dataset | None = None
     statistics: Statistics | None = None
+    _digest: str | None = None
 
     @classmethod
     def open(
@@ -79,8 +80,14 @@ class Reference:
             return {}
         return {
             "reference_protocol": self.statistics.protocol,
-            "reference_statistics": self.statistics.path.name,
+            "reference_statistics": self._content(),
         }
+
+    def _content(self) -> str:
+        assert self.statistics is not None
+        if self._digest is None:
+            self._digest = self.statistics.content()
+        return self._digest
 
     # ------------------------------------------------------------------------------------ what applies
 

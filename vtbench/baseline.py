@@ -28,7 +28,7 @@ from typing import Any
 from vtbench import parse
 from vtbench.atomic import replace_file
 from vtbench.errors import UsageError, VtbenchError
-from vtbench.record import Record, Row, params_text, plain
+from vtbench.record import Record, Row, drawn_text, params_text, plain
 
 VERSION = 1
 KEY = ("model", "params", "resolution", "tokens", "protocol", "metric", "slice")
@@ -71,7 +71,7 @@ def lines_of(records: Iterable[Record]) -> dict[tuple[Any, ...], Row]:
     out: dict[tuple[Any, ...], Row] = {}
     for record in records:
         for row in record.rows:
-            params = row.params or params_text(record.model.params)
+            params = ";".join(filter(None, (row.params or params_text(record.model.params), drawn_text(record))))
             key = (record.model.name, params, row.resolution, row.tokens, row.protocol, row.metric, row.slice)
             out[key] = row
     return out

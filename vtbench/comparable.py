@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vtbench.record import Record, Row, label, params_text
+from vtbench.record import Record, Row, label, params_text, piece
 from vtbench.report.numbers import number
 
 
@@ -107,7 +107,7 @@ def environment_differences(a: Record, b: Record) -> list[tuple[str, Any, Any]]:
 
 def why_not(a: Entry, b: Entry) -> str:
     """Why two entries of one metric and slice may not be compared; empty when they may."""
-    if a.row.metric != b.row.metric or a.row.slice != b.row.slice:
+    if a.row.metric != b.row.metric or piece(a.row.slice) != piece(b.row.slice):
         return f"other metric or slice ({a.row.metric} {a.row.slice}, {b.row.metric} {b.row.slice})"
     for entry in (a, b):
         if entry.row.status in ("skipped", "failed"):
@@ -131,6 +131,16 @@ def why_not(a: Entry, b: Entry) -> str:
     left, right = a.record.options, b.record.options
     if left.get("conditions_revision") != right.get("conditions_revision"):  # what generators made their images from
         return f"images made from {left.get('conditions')} and {right.get('conditions')}"
+    if left.get("reference_statistics") != right.get("reference_statistics"):  # what stands for the reference's images
+        return (
+            "other statistics of the reference"
+            if left.get("reference_statistics") and right.get("reference_statistics")
+            else "one of them is held against the reference's images, the other against statistics"
+        )
+    if left.get("reference_protocol") != right.get("reference_protocol"):
+        return (
+            f"statistics of the reference under {left.get('reference_protocol')} and {right.get('reference_protocol')}"
+        )
     if _weights(a) != _weights(b):
         return "other weights of the metric's network"
     if a.row.n != b.row.n and "partial" in (a.row.status, b.row.status):

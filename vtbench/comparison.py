@@ -11,7 +11,7 @@ from typing import Any, Literal
 from vtbench.comparable import Entry, environment_differences, field_differences, why_not
 from vtbench.errors import UsageError
 from vtbench.places import place
-from vtbench.record import Record, Row, find, label
+from vtbench.record import Record, Row, find, label, piece
 
 Verdict = Literal["better", "worse", "higher", "lower", "same", "no difference shown", "no interval", "not comparable"]
 Point = tuple[int | None, int | None, str]
@@ -68,11 +68,13 @@ def compare_two(a: Record, b: Record, folder: Path, *, everything: bool = False)
 def _matched(a: Record, b: Record, everything: bool) -> tuple[list[tuple[Row, Row]], list[Row], list[Row]]:
     """Rows of one metric, slice and resolution; of one protocol where both have it, else of the recommended ones. Budgets match when
     both have several; a model with one operating point is held against each of the other's."""
-    rows_a, rows_b = ([r for r in x.rows if everything or (r.recommended and "=" not in r.slice)] for x in (a, b))
+    rows_a, rows_b = (
+        [r for r in x.rows if everything or (r.recommended and "=" not in piece(r.slice))] for x in (a, b)
+    )
     several = len({r.tokens for r in rows_a}) > 1 and len({r.tokens for r in rows_b}) > 1
 
     def key(row: Row) -> tuple[Any, ...]:
-        return (row.metric, row.slice, row.resolution, row.tokens if several else None)
+        return (row.metric, piece(row.slice), row.resolution, row.tokens if several else None)
 
     found: list[tuple[Row, Row]] = []
     theirs: dict[tuple[Any, ...], list[Row]] = {}

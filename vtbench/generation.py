@@ -85,7 +85,8 @@ def _conditions(suite: Suite, options: Options) -> tuple[Dataset, str]:
         from vtbench.data.dpg import conditions as questioned
 
         return questioned(where), where
-    found = prompts(where, each=int(data.get("each", 1)), count=int(data.get("count", 0)))
+    each, count = int(data.get("each", 1)), int(data.get("count", 0))
+    found = prompts(where, each=each, count=count, limit=options.limit and -(-options.limit // each))
     name = {revision: key for key, revision in data.get("prompts", {}).items()}.get(found.revision, found.name)
     return replace(found, name=name), options.data or f"bundled:{bundled}"
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from vtbench.data import Dataset
     from vtbench.options import Options
 
+CONDITIONS = "conditions.jsonl"
 SAMPLE = 16
 """Images that ``--keep-images sample`` keeps."""
 
@@ -74,6 +76,16 @@ class Keep:
             return False
         chosen = points if points is not None else list(self.points)
         return any(not path.is_file() for point in chosen for path in self.paths(sample, point))
+
+    def describe(self, conditions: Iterable[Any]) -> None:
+        """Write what a generator's kept images were made from: ``POINT/conditions.jsonl``, a line each with `id`, and `label` or `prompt`."""
+        lines = []
+        for sample in conditions:
+            if self.ids is None or sample.id in self.ids:
+                facts = {"id": sample.id, "label": sample.label, "prompt": sample.caption}
+                lines.append(json.dumps({k: v for k, v in facts.items() if v is not None}, ensure_ascii=False))
+        for name in self.points.values():
+            replace_file(self.folder / name / CONDITIONS, ("\n".join(lines) + "\n").encode())
 
     def wants(self, point: Point, items: Sequence[Item]) -> bool:
         """Whether any of these samples is still to be written at a point."""

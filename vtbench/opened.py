@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,18 @@ class Opened:
     """A suite with its data, opened once; where: as given, or `bundled:NAME`.
 
     Of a suite of generation, conditions are what images are made from, reference what they are held against (None: the suite needs none), and dataset what
-    the record calls the data: the reference, else the conditions."""
+    the record calls the data: the reference, else the conditions. given: images that exist already and are held against the reference as a set, their number."""
 
     suite: Suite
     dataset: Dataset
     where: str
     conditions: Dataset | None = None
     reference: Reference | None = None
+    given: int = 0
+
+    def made(self) -> int:
+        """How many images are held against the data as a set of their own; 0 where each has its original there."""
+        return len(self.conditions.samples) if self.conditions and self.reference else self.given
 
     def moving(self) -> dict[str, Any]:
         """What the data of a suite of generation add to a run's id: the conditions, and statistics that stand for the reference."""
@@ -42,6 +48,7 @@ class Opened:
         """Refuse a generator in a suite of reconstruction, and a tokenizer in one of generation; tell a generator its conditions (whole: all of the suite's)."""
         if isinstance(model, Generator) and self.conditions is not None:
             conditions = [Condition(s.id, s.label, s.caption) for s in self.conditions.samples]
+            _useful(model, conditions, self.suite)
             model.expect(conditions, whole=whole)
         elif isinstance(model, Generator) or self.conditions is not None:
             kind, command = (
@@ -59,6 +66,21 @@ class Opened:
             truth, name = self.reference.chunks(self.suite.chunk), f"reference · {self.suite.name}"
             sides.append((name, truth, only(plan, lambda s: not s.at.model())))
         return sides
+
+
+def _useful(model: Generator, conditions: Sequence[Condition], suite: Suite) -> None:
+    """Refuse a generator of labels where there are prompts alone, and the other way round: no image could be made."""
+    can = model.capabilities
+    if can.classes is not None and all(c.label is None for c in conditions):
+        raise UsageError(
+            f"{model.name} makes images from class labels, and the suite {suite.name} has prompts",
+            "Such as --suite generation-imagenet-256",
+        )
+    if can.needs_caption and not any(c.caption for c in conditions):
+        raise UsageError(
+            f"{model.name} makes images from prompts, and the suite {suite.name} has class labels",
+            "Such as --suite generation-coco --data captions_val2014.json",
+        )
 
 
 def open_images(suite: Suite, options: Options, talk: Silent) -> Opened:

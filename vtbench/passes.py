@@ -185,6 +185,9 @@ class Bench:
             except LostBatch as error:
                 out[station] = Measured(failed={0: str(error)}, lost=True)
                 continue
+            except BadSample as error:
+                out[station] = Measured(failed={0: str(error)})
+                continue
             zero = {head: (rows.values, np.zeros(len(rows.values), np.int64)) for head, rows in found.items()}
             out[station] = Measured(zero, environment=self.environment())
         return out

@@ -167,6 +167,11 @@ class Record(_Model):
     environment: Environment = Field(default_factory=Environment)
     weights: dict[str, str] = Field(default_factory=dict)
 
+    @property
+    def generated(self) -> bool:
+        """Whether its images were made from labels or prompts."""
+        return "conditions" in self.options
+
     @model_validator(mode="after")
     def _rows_are_unique(self) -> Record:
         seen = set()
@@ -320,11 +325,39 @@ def find(folder: Path, which: str) -> Record:
 
 
 def label(record: Record) -> str:
-    """A model as people name it, ``jpeg:quality=30``: as it was asked for, else with all its params."""
-    if record.model.title:
-        return record.model.title
+    """A model as people name it, ``jpeg:quality=30``: as it was asked for, else with all its params; a seed other than 0, or how many seeds a summary is
+    over, behind it: ``rar-b:guidance=2,seed=1``, ``rar-b:guidance=2,seeds=3``."""
     params = params_text(record.model.params).replace(";", ",")
-    return f"{record.model.name}:{params}" if params else record.model.name
+    name = record.model.title or (f"{record.model.name}:{params}" if params else record.model.name)
+    drawn = drawn_text(record)
+    return f"{name}{',' if ':' in name else ':'}{drawn}" if drawn else name
+
+
+def drawn_text(record: Record) -> str:
+    """What a record says of its seeds: ``seed=1``, ``seeds=3``, or nothing of the seed 0."""
+    if record.options.get("seeds"):
+        return f"seeds={len(record.options['seeds'])}"
+    return f"seed={record.options['seed']}" if record.options.get("seed") else ""
+
+
+def piece(slice: str) -> str:
+    """The slice that a mean over seeds is of: of ``seeds=3`` it is ``all``; any other slice is itself."""
+    before, _, last = slice.rpartition(";")
+    return (before or "all") if last.startswith("seeds=") else slice
+
+
+def without_single_seeds(records: Sequence[Record]) -> list[Record]:
+    """Records without those that a summary over seeds among them covers: the same model and data, one of its seeds."""
+
+    def rest(record: Record) -> tuple[str, str]:
+        options = {k: v for k, v in record.options.items() if k not in ("seed", "seeds")}
+        facts = [record.model.name, record.model.revision, record.model.params, options]
+        return json.dumps(plain(facts), sort_keys=True), f"{record.suite.digest} {record.dataset.revision}"
+
+    covered = {(rest(r), seed) for r in records for seed in r.options.get("seeds", ())}
+    if not covered:
+        return list(records)
+    return [r for r in records if "seeds" in r.options or (rest(r), r.options.get("seed", 0)) not in covered]
 
 
 def ids(folder: Path, which: str) -> str:

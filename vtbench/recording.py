@@ -94,7 +94,7 @@ def record_of(run: Run, reduced: Reduced, alarms: list[Alarm], bench: Bench, *, 
             revision=dataset.revision,
             n=len(dataset.samples),
             where=opened.where,
-            made=len(opened.conditions.samples) if opened.conditions and opened.reference else 0,
+            made=opened.made(),
         ),
         options={**run.moving, **({"step": run.step} if run.step is not None else {})},
         protocols={
@@ -126,6 +126,8 @@ def write_run(run: Run, record: Record, reduced: Reduced, reducer: Reducer, benc
     """Write a record into the results folder, with its per-sample values, its instances and GenEval's own results where there are any."""
     out = place(run.options.out)
     write(record, out)
+    if bench.keep is not None and run.opened.conditions is not None:
+        bench.keep.describe(run.opened.conditions.samples)
     blocks = (
         {
             **{k: getattr(s.row, k) for k in ("resolution", "tokens", "protocol", "metric", "slice")},

@@ -7,6 +7,7 @@ pytorch-fid and ADM's evaluator hold the same arrays and say nothing, so the use
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -50,6 +51,15 @@ class Statistics:
     adm: bool = False
     features: Mapping[str, np.ndarray] = field(default_factory=dict)
     names: tuple[str, ...] = ()
+
+    def content(self) -> str:
+        """The digest of the means and covariances: the same for one file under any name and in any container."""
+        found = hashlib.sha256()
+        for head in sorted(self.moments):
+            for array in self.moments[head]:
+                found.update(f"{head} {array.shape}".encode())
+                found.update(np.ascontiguousarray(array).tobytes())
+        return f"sha256:{found.hexdigest()}"
 
     def refusal(self, protocol: Protocol, resolution: int | None, head: str, network: Mapping[str, str]) -> str:
         """Why these statistics cannot stand for the reference under a protocol; empty when they can."""

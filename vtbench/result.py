@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vtbench.errors import UnknownName
-from vtbench.record import Record, Row
+from vtbench.record import Record, Row, piece
 from vtbench.table import COLUMNS
 from vtbench.table import rows as tidy_rows
 
@@ -58,7 +58,7 @@ class Result:
         order = (wanted,) if wanted else ("all", "mean")
         for choice in order:
             for row in rows:
-                if row.slice == choice:
+                if choice in (row.slice, piece(row.slice)):
                     low, high = row.ci_low, row.ci_high
                     value = float("nan") if row.value is None else row.value
                     return Cell(value, None if low is None or high is None else (low, high), row)
@@ -73,8 +73,8 @@ class Result:
         out: dict[str, float] = {}
         for row in rows:
             parts = [row.metric]
-            if row.slice not in ("all", "mean"):
-                parts.append(row.slice)
+            if piece(row.slice) not in ("all", "mean"):
+                parts.append(piece(row.slice))
             if several_sizes:
                 parts.append(str(row.resolution))
             if several_tokens and row.tokens is not None:

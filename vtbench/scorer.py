@@ -88,6 +88,7 @@ class Scorer(Evaluator):
                 dataset,
                 reference,
                 reference=None if self.paired else self.reference,
+                given=0 if self.paired else len(self.images.dataset.samples),
             )
             for s in loaded
         ]

@@ -26,7 +26,7 @@ def leaderboard(
     from vtbench.cli.results import gathered
     from vtbench.comparable import entries, published_entries
     from vtbench.errors import UnknownName
-    from vtbench.record import NoResults
+    from vtbench.record import NoResults, without_single_seeds
     from vtbench.report import leaderboard as board
     from vtbench.report import sheet
     from vtbench.table import published as tables
@@ -36,7 +36,7 @@ def leaderboard(
         raise UnknownName("format", format, formats)
     if pareto not in (None, "bpp"):
         raise UnknownName("axis of --pareto", pareto, ("bpp",))
-    found = entries(gathered([], out)) + (published_entries(tables()) if published else [])
+    found = entries(without_single_seeds(gathered([], out))) + (published_entries(tables()) if published else [])
     chosen = [
         e
         for e in found

@@ -33,6 +33,7 @@ def report(
     if not records:
         raise NoResults(f"no results of the suite {suite} in {out}")
     chosen = records if results else latest(records)
-    text = page(chosen, place(out), title=title, limit=max_images)
+    pictures = chosen if results else latest(records, each_seed=True)
+    text = page(chosen, place(out), title=title, limit=max_images, pictures=pictures)
     replace_file(Path(html), text.encode())
     echo(f"{html}: {len(chosen)} runs, {len(text) / 1e6:.1f} MB", err=True)

@@ -70,6 +70,7 @@ def list_(
                 "suite": r.suite.name,
                 "dataset": r.dataset.name,
                 "n": r.dataset.n,
+                "made": r.dataset.made,
             }
             for r in records
         ]
@@ -92,7 +93,7 @@ def list_(
             label(r),
             f"{r.suite.name} v{r.suite.version}",
             r.dataset.name,
-            str(r.dataset.n),
+            f"{r.dataset.made} against {r.dataset.n}" if r.dataset.made else str(r.dataset.n),
             str(len(r.rows)),
         )
         table.add_row(*map(Text, (*cells, r.status, r.started[:16].replace("T", " "))))

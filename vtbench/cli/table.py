@@ -37,13 +37,13 @@ def table(
     """Models by columns: best in bold and second underlined among comparable rows, published rows with a dagger, a caption that states the methods."""
     from vtbench.cli.results import gathered
     from vtbench.errors import UnknownName
+    from vtbench.record import without_single_seeds
 
     formats = ("latex", "md", "csv", "html", "model-card", "pr")
     if format not in formats:
         raise UnknownName("format", format, formats)
     records = [r for r in gathered([], out) if suite in (None, r.suite.name)]
-    if results:
-        records = _named(results, records, out)
+    records = _named(results, records, out) if results else without_single_seeds(records)
     bibliography = ""
     if format == "pr":
         from vtbench.comparison import compare
@@ -88,16 +88,15 @@ def _paper(records: list[Record], columns: str, published: str, format: str) -> 
     from vtbench.table import published as tables
 
     # gFID is not rFID: published generators stand beside generators only
-    names = (
-        ("generation", "geneval")
-        if all(r.suite.name.startswith("gen") for r in records)
-        else ("reconstruction", "tokbench")
-    )
+    names = ("generation", "geneval") if all(r.generated for r in records) else ("reconstruction", "tokbench")
     lines = paper.pick_published(tables(names), [p for p in published.split(",") if p]) if published else []
     found = paper.subjects(records, lines)
-    wanted = [paper.Column.of(c) for c in (columns or paper.DEFAULT).split(",") if c.strip()]
+    default = paper.GENERATORS if names[0] == "generation" else paper.DEFAULT
+    wanted = [paper.Column.of(c) for c in (columns or default).split(",") if c.strip()]
     if not columns:  # the default names what there may be
         known = {e.row.metric for s in found for e in s.found if e.row.value is not None} | set(paper.FACTS)
+        if names[0] == "generation":
+            known -= {f for f in paper.FACTS if all(paper.fact(s, f) == "-" for s in found)}
         wanted = [c for c in wanted if c.name in known]
     made, bibliography = paper.sheet(found, wanted)
     if format == "html":

@@ -48,8 +48,9 @@ def labels(classes: int, count: int, how: str = "balanced") -> Dataset:
     return _dataset(f"labels:{how}-{classes}x{count // classes}", samples)
 
 
-def prompts(where: str | Path, *, each: int = 1, count: int = 0) -> Dataset:
-    """The prompts of a file, `each` images of every one. count: only so many prompts, by hash of the id (0: all).
+def prompts(where: str | Path, *, each: int = 1, count: int = 0, limit: int | None = None) -> Dataset:
+    """The prompts of a file, `each` images of every one. count: only so many prompts, by hash of the id (0: all); a file may hold fewer when a run is
+    content with no more than `limit`.
 
     ``.txt``: one a line. ``.jsonl``, ``.csv``, ``.tsv``: a column `prompt` (or `caption`, `text`), perhaps `id`, others become facts of the sample. ``.json``: a list
     of such objects, an object of them by id (MJHQ-30K's ``meta_data.json``), or COCO's captions (the first of every image). A folder of ``.txt`` files: one prompt each.
@@ -59,10 +60,15 @@ def prompts(where: str | Path, *, each: int = 1, count: int = 0) -> Dataset:
         raise BadData(f"there is no file of prompts {where}", "Check --data: .txt, .jsonl, .csv or .json")
     rows = _unique(_rows(path), path)
     if not rows:
-        raise BadData(f"{where} holds no prompts", "One a line in a .txt, or a column 'prompt' in a .jsonl or .csv")
+        raise BadData(f"{where} holds no prompts", _where_prompts_are(path))
+    if count > len(rows) >= (limit or count):
+        count = len(rows)
     if count:
         if count > len(rows):
-            raise BadData(f"{where} holds {len(rows)} prompts, and {count} are wanted")
+            raise BadData(
+                f"{where} holds {len(rows)} prompts, and {count} are wanted",
+                f"--limit {len(rows)} measures so many (limited rows)",
+            )
         chosen = sorted(rows, key=lambda name: hashlib.sha256(name.encode()).hexdigest())[:count]
         rows = {name: rows[name] for name in sorted(chosen)}
     samples = []
@@ -74,6 +80,19 @@ def prompts(where: str | Path, *, each: int = 1, count: int = 0) -> Dataset:
             id_ = name if each == 1 else f"{name}/{k:04d}"
             samples.append(Sample(id_, digest, FileSource(""), caption=text, meta=meta))
     return _dataset(f"prompts:{path.stem}", samples)
+
+
+def _where_prompts_are(path: Path) -> str:
+    """The way out where a file or folder holds no prompts."""
+    near = (
+        sorted(p for kind in ("*.json", "*/*.json", "*.jsonl", "*.csv") for p in path.glob(kind))
+        if path.is_dir()
+        else []
+    )
+    known = [p for p in near if p.name.startswith(("captions_", "meta_data"))]
+    if near:
+        return f"Name the file itself: --data {(known or near)[0]}"
+    return "One a line in a .txt, or a column 'prompt' in a .jsonl or .csv"
 
 
 def _digest(row: Mapping[str, Any]) -> str:

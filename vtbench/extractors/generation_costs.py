@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from vtbench.api import Batch, Condition, Generated, Generator, Rows
-from vtbench.errors import UsageError
+from vtbench.errors import BadSample, UsageError
 
 HEADS = ("params_generator", "params_decoder", "steps", "seconds", "tokens", "batch")
 _ARGS = {"repeats": 3, "warmup": 1}
@@ -56,13 +56,14 @@ class GenerationCosts:
         """Measure on the conditions of `batch.samples`."""
         if not isinstance(self.model, Generator):
             raise ValueError(f"the extractor {self.name} was called without a generator")
+        conditions = [c for c in (Condition(s.id, s.label, s.caption) for s in batch.samples) if _usable(self.model, c)]
         found: dict[str, float] = {
             **{f"params_{part}": self._params(part) for part in ("generator", "decoder")},
             "steps": math.nan if self.model.steps is None else float(self.model.steps),
-            "batch": float(len(batch.samples)),
+            "batch": float(len(conditions)),
         }
         if {"seconds", "tokens"} & set(heads):
-            found["seconds"], found["tokens"] = self._timed(batch)
+            found["seconds"], found["tokens"] = self._timed(conditions)
         return {head: Rows(np.array([found[head]], dtype=np.float64)) for head in heads}
 
     def _params(self, part: str) -> float:
@@ -71,15 +72,14 @@ class GenerationCosts:
             return math.nan
         return float(sum(p.numel() for p in {id(p): p for p in module.parameters()}.values()))
 
-    def _timed(self, batch: Batch) -> tuple[float, float]:
+    def _timed(self, conditions: Sequence[Condition]) -> tuple[float, float]:
         """(seconds, tokens) of one batch; nan for images that were made elsewhere, and for tokens that the model does not give."""
         import torch
 
         from vtbench.engine.chunks import seed_of
 
-        if not self.model.capabilities.stochastic and not self.model.modules():
+        if not conditions or (not self.model.capabilities.stochastic and not self.model.modules()):
             return math.nan, math.nan
-        conditions = [Condition(s.id, s.label, s.caption) for s in batch.samples]
         seeds = [seed_of(0, c.id, "costs") for c in conditions]
         alone = not self.model.capabilities.per_image_noise
         times, tokens = [], math.nan
@@ -99,3 +99,13 @@ class GenerationCosts:
             if given:
                 tokens = float(sum(int(t.positions().sum()) for t in given))
         return statistics.median(times), tokens
+
+
+def _usable(model: Generator, condition: Condition) -> bool:
+    from vtbench.generating import check
+
+    try:
+        check(model, condition)
+    except BadSample:  # it is told where the image is to be made
+        return False
+    return True

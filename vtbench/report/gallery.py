@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from vtbench import instances, samples
 from vtbench.record import Record, label
 
 LOSSLESS = 24_000_000  # bytes of pictures kept exactly; beyond, the page stores lossy WebP and says so
+CONDITIONS = "conditions.jsonl"  # beside a generator's kept images: what each was made from (vtbench.keep writes it)
 SIDE = 768  # pixels of the longer side, then
 
 
@@ -45,9 +47,14 @@ def gather(records: Sequence[Record], out: Path, *, limit: int = 200) -> Gallery
     and every k-th between."""
     kept = [k for record in records for k in _points(record, out)]
     by_place: dict[tuple[str, int | None], dict[int, Path]] = {}
+    said: dict[str, str] = {}
     for i, k in enumerate(kept):
         for path in sorted((k.folder / "reconstruction").glob("*.png")):
             by_place.setdefault((path.stem, k.resolution), {})[i] = path
+        for path in sorted((k.folder / "generated").rglob("*.png")):
+            stem = path.relative_to(k.folder / "generated").with_suffix("").as_posix()
+            by_place.setdefault((stem.replace("/samples/", "__"), k.resolution), {})[i] = path
+        said |= _conditions(k.folder / CONDITIONS)
     if not by_place:
         return Gallery()
     values, metrics = _values(kept, out)
@@ -61,6 +68,7 @@ def gather(records: Sequence[Record], out: Path, *, limit: int = 200) -> Gallery
         items.append(
             {
                 "id": stem.replace("__", "/"),
+                "said": said.get(stem, ""),
                 "px": resolution,
                 "original": pictures.add(original) if original.is_file() else None,
                 "pictures": {i: pictures.add(path) for i, path in paths.items()},
@@ -86,10 +94,24 @@ def gather(records: Sequence[Record], out: Path, *, limit: int = 200) -> Gallery
     return Gallery({"models": models, "metrics": facts, "items": items, "pictures": pictures.found}, notes)
 
 
+def _conditions(path: Path) -> dict[str, str]:
+    """What the images of a generator were made from, by the stems of their files; nothing where it was not kept or cannot be read."""
+    try:
+        rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    except (OSError, ValueError):
+        return {}
+    found = {}
+    for row in rows:
+        if isinstance(row, dict) and "id" in row:
+            text = str(row["prompt"]) if "prompt" in row else f"label {row['label']}" if "label" in row else ""
+            found[str(row["id"]).replace("/", "__")] = text
+    return found
+
+
 def _points(record: Record, out: Path) -> list[_Kept]:
     found = []
     for folder in sorted((out / "images" / record.run_id).glob("*")):
-        if not (folder / "reconstruction").is_dir():
+        if not any((folder / kind).is_dir() for kind in ("reconstruction", "generated")):
             continue
         size, _, rest = folder.name.partition("-")
         tokens = int(rest.removesuffix("tokens")) if rest.endswith("tokens") and rest[:-6].isdigit() else None

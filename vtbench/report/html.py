@@ -10,7 +10,7 @@ from typing import Any
 
 from vtbench.comparable import flat
 from vtbench.errors import MissingPackage
-from vtbench.record import Record, Row, label, plain
+from vtbench.record import Record, Row, label, piece, plain
 from vtbench.report import correlations, rates
 from vtbench.report.gallery import gather
 from vtbench.report.numbers import arrow, number, with_interval
@@ -20,10 +20,13 @@ from vtbench.report.terminal import provenance
 PAGE = Path(__file__).parent / "page"
 
 
-def page(records: Sequence[Record], out: Path, *, title: str = "", limit: int = 200) -> str:
+def page(
+    records: Sequence[Record], out: Path, *, title: str = "", limit: int = 200, pictures: Sequence[Record] | None = None
+) -> str:
     """The report of some records as HTML text.
 
-    out: the results folder, for samples and kept pictures. limit: the most samples in the gallery. Everything from records is
+    out: the results folder, for samples and kept pictures. limit: the most samples in the gallery. pictures: the records whose pictures are shown, where
+    they are others (the seeds of a summary). Everything from records is
     escaped; the page loads nothing, and says so in its content security policy."""
     try:
         from jinja2 import Environment, StrictUndefined
@@ -32,7 +35,7 @@ def page(records: Sequence[Record], out: Path, *, title: str = "", limit: int = 
         raise MissingPackage("jinja2", "report", "the HTML report") from error
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    gallery = gather(records, out, limit=limit)
+    gallery = gather(records if pictures is None else pictures, out, limit=limit)
     pairs, clouds = correlations.correlate(records, out)
     heading = title or " · ".join(dict.fromkeys(label(r) for r in records))
     return environment.from_string((PAGE / "page.html").read_text("utf-8")).render(
@@ -70,22 +73,22 @@ def tables(records: Sequence[Record]) -> list[dict[str, Any]]:
             place, column = (record.suite.name, row.resolution), (record.run_id, row.tokens, row.params)
             if row.status == "skipped":
                 continue
-            places.setdefault(place, {}).setdefault((row.metric, row.protocol, row.slice), {})[column] = row
+            places.setdefault(place, {}).setdefault((row.metric, row.protocol, piece(row.slice)), {})[column] = row
             columns.setdefault(place, {})[column] = record
     out = []
     for (suite, resolution), lines in places.items():
         heads = [_head(column, record, lines) for column, record in columns[suite, resolution].items()]
         body = []
-        for (metric, protocol, piece), cells in lines.items():
+        for (metric, protocol, part), cells in lines.items():
             row = next(iter(cells.values()))
             body.append(
                 {
                     "metric": metric,
                     "arrow": arrow(row.higher_is_better),
                     "unit": row.unit,
-                    "slice": "" if piece == "all" else piece,
+                    "slice": "" if part == "all" else part,
                     "protocol": protocol,
-                    "more": not row.recommended or "=" in piece,
+                    "more": not row.recommended or "=" in part,
                     "cells": [_cell(cells.get(column)) for column in columns[suite, resolution]],
                 }
             )
@@ -126,7 +129,7 @@ def curve_plots(records: Sequence[Record]) -> list[str]:
                 if _is_curve(note):
                     found.setdefault((row.metric, row.slice, key), []).append((record, row, note))
     out = []
-    for (metric, piece, key), curves in found.items():
+    for (metric, part, key), curves in found.items():
         series, across, lines = [], "", []
         for record, row, note in curves:
             across, *lines = list(note)
@@ -138,7 +141,7 @@ def curve_plots(records: Sequence[Record]) -> list[str]:
                 series.append(Series(name, values, dashed=dashed, markers=len(values) <= 40 and not dashed))
         spans = [[p.x for s in series for p in s.points if p.x > 0], [p.y for s in series for p in s.points if p.y > 0]]
         log_x, log_y = (across != "position" and len(v) > 0 and max(v) / min(v) > 50 for v in spans)
-        name = " ".join(filter(None, (metric, "" if piece == "all" else piece, "" if key == "curve" else key)))
+        name = " ".join(filter(None, (metric, "" if part == "all" else part, "" if key == "curve" else key)))
         out.append(
             chart(name, across, lines[0] if len(lines) == 1 else " ".join(lines[:1]), series, log_x=log_x, log_y=log_y)
         )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vtbench.comparable import Entry, rankable, span, why_not
+from vtbench.record import piece
 from vtbench.report.numbers import arrow
 from vtbench.report.sheet import Cell, Heading, Mark, Section, Sheet
 
@@ -41,7 +42,7 @@ def boards(everything: Iterable[Entry], *, all_protocols: bool = False) -> list[
     reasons: dict[tuple[Any, ...], list[tuple[Entry, str]]] = {}
     for entry in chosen:
         row = entry.row
-        where = (row.metric, row.slice, row.resolution)
+        where = (row.metric, piece(row.slice), row.resolution)
         reason = rankable(entry)
         if reason:
             reasons.setdefault((*where, entry.dataset, row.protocol), []).append((entry, reason))
@@ -153,10 +154,18 @@ def _sheet(place: tuple[str, str, int | None], found: Sequence[Board], pareto: b
     suite, dataset, resolution = place
     headings = [Heading("model", left=True), Heading("tokens"), Heading("bpp")]
     names = [b.head.row for b in found]
-    several = {r.metric for r in names if sum(o.metric == r.metric and o.slice == r.slice for o in names) > 1}
+    several = {
+        r.metric for r in names if sum(o.metric == r.metric and piece(o.slice) == piece(r.slice) for o in names) > 1
+    }
     for row in names:
         extra = " ".join(
-            filter(None, ("" if row.slice == "all" else row.slice, row.protocol if row.metric in several else ""))
+            filter(
+                None,
+                (
+                    "" if piece(row.slice) == "all" else piece(row.slice),
+                    row.protocol if row.metric in several else "",
+                ),
+            )
         )
         headings.append(Heading(" ".join(filter(None, (row.metric, extra))), arrow(row.higher_is_better), row.unit))
     table: dict[tuple[Any, ...], list[Cell]] = {}
@@ -179,7 +188,9 @@ def _sheet(place: tuple[str, str, int | None], found: Sequence[Board], pareto: b
             text = entry.text()
             cells[3 + i] = Cell(text if alone else f"{text} ({rank})", "" if alone else mark, entry.record is None)
             order.setdefault(key, (i, rank))
-    body = Section("", [table[key] for key in sorted(table, key=lambda k: (order[k], str(k)))])
+    lines = [table[key] for key in sorted(table, key=lambda k: (order[k], str(k)))]
+    known = [i for i in range(len(headings)) if i not in (1, 2) or any(line[i].text != "-" for line in lines)]
+    headings, body = [headings[i] for i in known], Section("", [[line[i] for i in known] for line in lines])
     where = f"{suite or dataset} at {resolution} px" if resolution else f"{suite or dataset} at native size"
     notes = [
         "In brackets: one plus the number of models whose 95% interval lies wholly on the better side. † as published."
@@ -190,4 +201,5 @@ def _sheet(place: tuple[str, str, int | None], found: Sequence[Board], pareto: b
             reasons.setdefault(reason, []).append(entry.model)
     notes += [f"Not ranked: {', '.join(dict.fromkeys(models))} ({reason})." for reason, models in reasons.items()]
     protocols = ", ".join(dict.fromkeys(f"{r.metric} under {r.protocol}" for r in names))
-    return Sheet(headings, [body], f"{where}, {dataset}", f"Protocols: {protocols}.", notes)
+    data = ", ".join(dict.fromkeys(e.record.dataset.counted() for b in found for e in b.entries if e.record)) or dataset
+    return Sheet(headings, [body], f"{where}, {data}", f"Protocols: {protocols}.", notes)

@@ -37,6 +37,11 @@ def _result(record: Record, row: Row) -> list[str]:
     number = (
         (".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf") if not math.isfinite(value) else repr(value)
     )
+    task, title = "image-to-image", "Image reconstruction"
+    if record.generated:
+        labels = str(record.options["conditions"]).startswith("labels:")
+        task = "unconditional-image-generation" if labels else "text-to-image"
+        title = "Class-conditional image generation" if labels else "Text to image"
     args: dict[str, Any] = {"protocol": row.protocol, "n": row.n}
     args |= {
         k: v
@@ -45,8 +50,8 @@ def _result(record: Record, row: Row) -> list[str]:
     }
     return [
         "  - task:",
-        "      type: image-to-image",
-        "      name: Image reconstruction",
+        f"      type: {task}",
+        f"      name: {title}",
         "    dataset:",
         f"      type: {_text(record.dataset.name)}",
         f"      name: {_text(where)}",

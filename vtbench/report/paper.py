@@ -10,7 +10,7 @@ from typing import Any
 
 from vtbench.comparable import Entry, entries, overlap, published_entries, rankable, why_not
 from vtbench.errors import UnknownName
-from vtbench.record import Record, label
+from vtbench.record import Record, label, piece, without_single_seeds
 from vtbench.report.numbers import arrow
 from vtbench.report.references import bibtex
 from vtbench.report.sheet import Cell, Heading, Mark, Section, Sheet
@@ -18,6 +18,8 @@ from vtbench.reproduction import spelled
 
 FACTS = ("tokens", "codebook", "bpp", "params", "resolution", "licence", "trained_on")
 DEFAULT = "tokens,codebook,bpp,params,fid,psnr,ssim,lpips,t_acc,geneval"
+GENERATORS = "tokens,params,sampling_steps,fid,sfid,inception_score,precision,recall,clip_score,cmmd,geneval,dpg_bench"
+"""The columns that reviewers of generators ask for."""
 _UNITS = {"params": "M", "resolution": "px"}
 
 
@@ -117,8 +119,8 @@ class Column:
             rows = [e for e in rows if e.row.protocol == self.protocol]
         else:
             rows = [e for e in rows if e.row.recommended]
-        for piece in (self.slice,) if self.slice else ("all", "mean"):
-            chosen = [e for e in rows if e.row.slice == piece]
+        for wanted in (self.slice,) if self.slice else ("all", "mean"):
+            chosen = [e for e in rows if wanted in (e.row.slice, piece(e.row.slice))]
             if chosen:
                 return chosen
         return []
@@ -207,9 +209,11 @@ def fact(subject: Subject, name: str) -> str:
     if name == "params":
         if card.get("parameters") is not None:
             return f"{float(card['parameters']):.4g}"
-        halves = [
-            e.row.value for e in subject.found if e.row.metric in ("params_encoder", "params_decoder") and e.row.value
-        ]
+        parts = ("params_encoder", "params_decoder")
+        halves = [e.row.value for e in subject.found if e.row.metric in parts and e.row.value]
+        whole = [e.row.value for e in subject.found if e.row.metric == "params_generator" and e.row.value]
+        if whole:
+            return f"{whole[0]:.4g}"
         return f"{sum(halves) / 1e6:.4g}" if halves and subject.measured else "-"
     if name == "licence":
         return str(card.get("weights_licence") or card.get("code_licence") or "-")
@@ -271,7 +275,12 @@ def caption(used: Sequence[Entry]) -> str:
             if any("geneval" in e.row.metric for e in mine)
             else "image for means"
         )
-        said.append(f"Digits are cut at the 95% interval (bootstrap by {by}, delete-group jackknife for set metrics).")
+        seeds = (
+            "; Student's t for means over seeds" if any("seeds" in e.record.options for e in mine if e.record) else ""
+        )
+        said.append(
+            f"Digits are cut at the 95% interval (bootstrap by {by}, delete-group jackknife for set metrics{seeds})."
+        )
         said.append(
             "Bold: best, underlined: second, among rows of one protocol and one set of images; values whose intervals overlap share a mark."
         )
@@ -290,10 +299,13 @@ def _bibliography(found: Sequence[Subject], used: Sequence[Entry]) -> tuple[str,
     return bibtex((e.row.metric for e in used), (e.dataset for e in used), (e.row.protocol for e in used), cards)
 
 
-def latest(records: Sequence[Record]) -> list[Record]:
-    """One record a model, budgets and suite: the latest, complete ones before limited ones."""
+def latest(records: Sequence[Record], *, each_seed: bool = False) -> list[Record]:
+    """One record a model, budgets and suite: the latest, complete ones before limited ones; a summary over seeds in the place of its seeds,
+    unless `each_seed`."""
     kept: dict[tuple[Any, ...], Record] = {}
-    for record in sorted(records, key=lambda r: (r.status != "limited", r.started)):
+    for record in sorted(
+        records if each_seed else without_single_seeds(records), key=lambda r: (r.status != "limited", r.started)
+    ):
         budgets = tuple(sorted({row.tokens or 0 for row in record.rows}))
         kept[(label(record), budgets, record.suite.name, record.dataset.name)] = record
     return list(kept.values())

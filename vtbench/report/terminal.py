@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from vtbench.record import Record, Row, label
+from vtbench.record import Record, Row, label, piece
 from vtbench.report.numbers import arrow, with_interval
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def _column_title(record: Record, column: Column, several: bool) -> str:
     title = label(record)
     if column[2]:
         title = f"{record.model.name}:{column[2].replace(';', ',')}"
-    lines = textwrap.wrap(title, LONGEST)
+    lines = [title] if len(title) <= LONGEST else textwrap.wrap(title.replace(",", ", "), LONGEST)
     if several and column[1] is not None:
         lines.append(f"{column[1]} tokens")
     bpp = next((r.bpp for r in record.rows if r.tokens == column[1] and r.params == column[2] and r.bpp), None)
@@ -35,8 +36,15 @@ def _column_title(record: Record, column: Column, several: bool) -> str:
     return "\n".join(lines)
 
 
-def show(records: Record | Sequence[Record], console: Console, *, everything: bool = False) -> None:
-    """Print records side by side (the model first, then its controls): recommended protocols, or `everything`.
+def show(
+    records: Record | Sequence[Record],
+    console: Console,
+    *,
+    everything: bool = False,
+    beside: Sequence[Record] | None = None,
+) -> None:
+    """Print records side by side (the model first, then its controls): recommended protocols, or `everything`. beside: the records whose failures and
+    alarms are told below, where they are others than those shown.
 
     Text from records is printed as it is: no markup in a model's name is obeyed."""
     from rich.text import Text
@@ -49,7 +57,7 @@ def show(records: Record | Sequence[Record], console: Console, *, everything: bo
             if row.status == "skipped" or (not everything and not _shown(row)):
                 continue
             lines = groups.setdefault((record.suite.name, row.resolution), {})
-            cells = lines.setdefault((row.metric, row.protocol, row.slice), {})
+            cells = lines.setdefault((row.metric, row.protocol, piece(row.slice)), {})
             cells[(record.run_id, row.tokens, row.params)] = row
     for (suite, resolution), lines in groups.items():
         where = f"{suite} at {resolution} px" if resolution else f"{suite} at native size"
@@ -60,18 +68,29 @@ def show(records: Record | Sequence[Record], console: Console, *, everything: bo
             console.print(table)
     hidden = 0 if everything else sum(not _shown(row) for record in records for row in record.rows)
     if hidden:
-        console.print(Text(f"{hidden} more rows (slices, other protocols) are in table.csv", style="dim"))
-    _below(records, console)
+        more = (
+            "1 more row (slices, other protocols) is"
+            if hidden == 1
+            else f"{hidden} more rows (slices, other protocols) are"
+        )
+        console.print(Text(f"{more} in table.csv", style="dim"))
+    _below(records if beside is None else beside, console)
 
 
 def _fitting(
     title: str, lines: Lines, by_id: Mapping[str, Record], columns: Sequence[Column], console: Console
 ) -> Iterator[Table]:
-    """One table where it fits the console; else with intervals below their values; else the columns over several such tables."""
+    """One table where it fits the console; else with intervals below their values; else a line a model, where these are more than the metrics; else the
+    columns over several tables."""
     whole = _table(title, lines, by_id, columns, narrow=False)
     if fits(whole, console):
         yield whole
         return
+    if len(columns) > sum(not part.endswith(";of=std") for _, _, part in lines):
+        down = _models_down(title, lines, by_id, columns)
+        if fits(down, console):
+            yield down
+            return
     held: list[Column] = []
     for column in columns:
         if held and not fits(_table(title, lines, by_id, [*held, column], narrow=True), console):
@@ -107,12 +126,11 @@ def _table(title: str, lines: Lines, by_id: Mapping[str, Record], columns: Seque
         head = _column_title(by_id[column[0]], column, len(budgets[column[0]]) > 1)
         table.add_column(Text(head), justify="right", overflow="fold")
     last = ""
-    for (metric, protocol, piece), cells in lines.items():
-        first = next(iter(cells.values()))
-        name = "" if metric == last else " ".join(filter(None, (metric, arrow(first.higher_is_better), _unit(first))))
+    for (metric, protocol, part), cells in lines.items():
+        name = "" if metric == last else _name(metric, next(iter(cells.values())))
         table.add_row(
             Text(name),
-            Text("" if piece == "all" else piece),
+            Text("" if part == "all" else part),
             Text(protocol, style="dim"),
             *(_cell(cells.get(column), narrow) for column in columns),
         )
@@ -120,9 +138,41 @@ def _table(title: str, lines: Lines, by_id: Mapping[str, Record], columns: Seque
     return table
 
 
+def _models_down(title: str, lines: Lines, by_id: Mapping[str, Record], columns: Sequence[Column]) -> Table:
+    """A line a model and budget, a column a metric, intervals below their values: for a sweep. The spread over seeds is left to the table's file."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    budgets = {record: {c[1] for c in columns if c[0] == record} for record in by_id}
+    table = Table(
+        title=Text(title),
+        title_justify="left",
+        header_style="bold",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("model")
+    wanted = {key: cells for key, cells in lines.items() if not key[2].endswith(";of=std")}
+    for (metric, protocol, part), cells in wanted.items():
+        heads = (_name(metric, next(iter(cells.values()))), "" if part == "all" else part, protocol)
+        table.add_column(Text("\n".join(filter(None, heads))), justify="right")
+    for column in columns:
+        head = _column_title(by_id[column[0]], column, len(budgets[column[0]]) > 1)
+        table.add_row(Text(head), *(_cell(cells.get(column), True) for cells in wanted.values()))
+    return table
+
+
+def _name(metric: str, row: Row) -> str:
+    return " ".join(filter(None, (metric, arrow(row.higher_is_better), _unit(row))))
+
+
 def _shown(row: Row) -> bool:
-    """Whether a row is among the first that a person wants: recommended, and over all of the data or a size of its instances."""
-    return row.recommended and "=" not in row.slice
+    """Whether a row is among the first that a person wants: recommended, over all of the data or a size of its instances; of several seeds, the
+    spread and the diversity too."""
+    over_seeds = re.fullmatch(r"(features=\w+;)?seeds=\d+(;of=std)?", row.slice)
+    return row.recommended and ("=" not in piece(row.slice) or over_seeds is not None)
 
 
 def _unit(row: Row) -> str:
@@ -147,14 +197,17 @@ def _cell(row: Row | None, narrow: bool) -> Text:
 def _below(records: Sequence[Record], console: Console) -> None:
     from rich.text import Text
 
+    told: dict[str, dict[str, None]] = {}
+    metrics: dict[str, dict[str, None]] = {}
     for record in records:
-        reasons: dict[str, list[Row]] = {}
         for row in record.rows:
             if row.why and _shown(row):
-                reasons.setdefault(f"{row.status}: {row.why}", []).append(row)
-        for reason, rows in reasons.items():
-            names = ", ".join(dict.fromkeys(row.metric for row in rows))
-            console.print(Text(f"{label(record)}: {names} {reason}", style="dim"), soft_wrap=True)
+                reason = f"{row.status}: {row.why}"
+                told.setdefault(reason, {})[label(record)] = None
+                metrics.setdefault(reason, {})[row.metric] = None
+    for reason, models in told.items():
+        console.print(Text(f"{_some(models)}: {', '.join(metrics[reason])} {reason}", style="dim"), soft_wrap=True)
+    for record in records:
         if record.failures:
             first = record.failures[0]
             console.print(
@@ -166,8 +219,19 @@ def _below(records: Sequence[Record], console: Console) -> None:
             )
         for alarm in record.alarms:
             console.print(Text(f"{label(record)}: {alarm.name}: {alarm.message}", "bold yellow"), soft_wrap=True)
-        if record.status == "limited":
-            console.print(Text(f"{label(record)}: a limited run; its numbers stand for nothing but themselves", "dim"))
+    limited = _some(dict.fromkeys(label(r) for r in records if r.status == "limited"))
+    if limited:
+        console.print(
+            Text(f"{limited}: a limited run; its numbers stand for nothing but themselves", "dim"), soft_wrap=True
+        )
+
+
+def _some(names: Iterable[str], most: int = 4) -> str:
+    """Names in one line: all of a few, else the first with the number of the others."""
+    names = list(names)
+    return (
+        ", ".join(names) if len(names) <= most else f"{', '.join(names[: most - 1])} and {len(names) - most + 1} more"
+    )
 
 
 def provenance(record: Record) -> Mapping[str, str]:

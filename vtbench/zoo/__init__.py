@@ -185,7 +185,7 @@ def _make(
     if not isinstance(made, Model):
         raise UsageError(
             f"{asked.text} returned {type(made).__name__}, not a tokenizer or generator",
-            "Return a vtbench.api.Tokenizer or Generator, or what vtbench.tokenizer(encode=..., decode=...) makes",
+            "Return a vtbench.api.Tokenizer or Generator, or what vtbench.tokenizer(encode=..., decode=...) or vtbench.generator(sample) makes",
         )
     if not made.params:
         made.params = {k: v for k, v in params.items() if v is not None}

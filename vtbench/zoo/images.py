@@ -7,7 +7,7 @@ where a prompt has several), GenEval's ``ID/samples/0000.png``, or what ``--keep
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,6 +46,7 @@ class Images(Generator):
         self._named = {condition_key(s.id): s for s in dataset.samples}
         if len(self._named) != len(dataset.samples):
             raise BadData(f"two images in {at} belong to the same condition", "Keep one of each")
+        self._by_last = _last_names(self._named)
         self._ranked = _numbered(dataset.samples) or list(dataset.samples)
         self.revision = dataset.revision
         self.params = {"at": at}
@@ -54,6 +55,11 @@ class Images(Generator):
         """Match the images with all the conditions of a run. Raises `UsageError` for surplus or too few images, and for names of other conditions."""
         wanted = {condition_key(c.id) for c in conditions}
         have = {*self._named, *self._broken}
+        if not wanted & have and wanted & set(self._by_last):  # folders of categories, as MJHQ-30K's own
+            self._named = {last: self._named[key] for last, key in self._by_last.items()}
+            self._broken = {key.rsplit("/", 1)[-1]: why for key, why in self._broken.items()}
+            self._by_last = {}
+            have = {*self._named, *self._broken}
         if not wanted & have and all(c.caption is None for c in conditions):
             if whole and len(have) != len(conditions):
                 raise UsageError(
@@ -92,6 +98,13 @@ class Images(Generator):
         if len({a.shape for a in arrays}) > 1:
             raise BadSample("images of several sizes are taken one by one")
         return from_bytes(arrays)
+
+
+def _last_names(keys: Iterable[str]) -> dict[str, str]:
+    """Keys by their last part; empty when two share it, or when there are no folders."""
+    keys = list(keys)
+    found = {key.rsplit("/", 1)[-1]: key for key in keys}
+    return found if len(found) == len(keys) and any("/" in key for key in keys) else {}
 
 
 def _numbered(samples: Sequence[Sample]) -> list[Sample]:

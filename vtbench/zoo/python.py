@@ -1,4 +1,4 @@
-"""A user's own tokenizer: ``FILE.py:build,k=v`` or ``pkg.mod:attr,k=v``, any function (or class) that returns one."""
+"""A user's own tokenizer or generator: ``FILE.py:build,k=v`` or ``pkg.mod:attr,k=v``, any function (or class) that returns one."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vtbench.api import Tokenizer
+from vtbench.api import Model
 from vtbench.errors import MissingPackage, OwnCode, UnknownName, UsageError, VtbenchError
 from vtbench.zoo.spec import Spec
 
 
 def load_callable(asked: Spec) -> Callable[..., Any]:
-    """The function that a spec names; an attribute that is a tokenizer already is wrapped in one. The file runs: naming it is the permission."""
+    """The function that a spec names; an attribute that is a model already is wrapped in one. The file runs: naming it is the permission."""
     if not asked.at:
         raise UsageError(f"'{asked.text}' names a file but no function in it", f"--model {asked.name}:build")
     module = _file(Path(asked.name)) if asked.name.endswith(".py") else _module(asked.name)
@@ -24,11 +24,11 @@ def load_callable(asked: Spec) -> Callable[..., Any]:
         public = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
         raise UnknownName(f"function of {asked.name}", asked.at, public)
     thing = getattr(module, asked.at)
-    if isinstance(thing, Tokenizer):
+    if isinstance(thing, Model):
         return lambda: thing
     if not callable(thing):
         raise UsageError(
-            f"{asked.name}:{asked.at} is a {type(thing).__name__}, not a function that returns a tokenizer"
+            f"{asked.name}:{asked.at} is a {type(thing).__name__}, not a function that returns a tokenizer or generator"
         )
     made: Callable[..., Any] = thing
     return made

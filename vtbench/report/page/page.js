@@ -69,7 +69,7 @@
     };
     if (item.original !== null) add(item.original, "original", null);
     for (const i of Object.keys(item.pictures)) add(item.pictures[i], models[i].name, i);
-    return make("article", { className: "card" }, make("h3", { textContent: item.id + (item.px ? ` · ${item.px} px` : "") }), strip);
+    return make("article", { className: "card" }, make("h3", { textContent: item.id + (item.px ? ` · ${item.px} px` : "") }), ...(item.said ? [make("p", { className: "note", textContent: item.said })] : []), strip);
   };
   const more = () => {
     const cards = $("cards");
@@ -103,10 +103,12 @@
   let [dx, dy] = [0, 0];
   const MODES = ["slide", "difference", "side"];
   const draw = () => {
-    const mode = $("vmode").value;
+    const bare = items[place].original === null; // a generator's: there is nothing to hold it against
+    const mode = bare ? "slide" : $("vmode").value;
     for (const m of MODES) canvas.classList.toggle(m, m === mode);
-    document.querySelector("label.slide").hidden = mode !== "slide";
-    const cut = Number($("vslide").value);
+    document.querySelector("label.slide").hidden = bare || mode !== "slide";
+    $("vmode").parentElement.hidden = $("vline").hidden = bare;
+    const cut = bare ? 0 : Number($("vslide").value);
     $("vb").style.clipPath = mode === "slide" ? `inset(0 0 0 ${cut}%)` : "none";
     $("vline").style.left = `${cut}%`;
     canvas.style.transform = `translate(${dx}px, ${dy}px) scale(${zoom})`;
@@ -118,7 +120,8 @@
     $("vtitle").textContent = item.id;
     show($("va"), item.original ?? item.pictures[i]);
     show($("vb"), item.pictures[i]);
-    $("vb").alt = `reconstruction by ${models[i].name}`;
+    $("va").alt = item.original === null ? "" : "original";
+    $("vb").alt = `${item.original === null ? "image" : "reconstruction"} by ${models[i].name}`;
     const rows = [make("tr", {}, make("th", { className: "l", textContent: "model" }), ...metrics.map((m) => make("th", { textContent: m.name })))];
     for (const k of Object.keys(item.pictures)) {
       rows.push(make("tr", {}, make("th", { className: "l", textContent: models[k].name }), ...metrics.map((m) => make("td", { textContent: number(item.values[m.name]?.[k]) }))));
