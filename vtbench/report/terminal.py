@@ -64,7 +64,8 @@ def show(
         title = f"{where}, {_data(records)}"
         columns = list(dict.fromkeys(column for cells in lines.values() for column in cells))
         columns.sort(key=lambda c: list(by_id).index(c[0]))
-        for table in _fitting(title, lines, by_id, columns, console):
+        console.print(Text(title, style="italic"))
+        for table in _fitting(lines, by_id, columns, console):
             console.print(table)
     hidden = 0 if everything else sum(not _shown(row) for record in records for row in record.rows)
     if hidden:
@@ -77,27 +78,25 @@ def show(
     _below(records if beside is None else beside, console)
 
 
-def _fitting(
-    title: str, lines: Lines, by_id: Mapping[str, Record], columns: Sequence[Column], console: Console
-) -> Iterator[Table]:
+def _fitting(lines: Lines, by_id: Mapping[str, Record], columns: Sequence[Column], console: Console) -> Iterator[Table]:
     """One table where it fits the console; else with intervals below their values; else a line a model, where these are more than the metrics; else the
     columns over several tables."""
-    whole = _table(title, lines, by_id, columns, narrow=False)
+    whole = _table(lines, by_id, columns, narrow=False)
     if fits(whole, console):
         yield whole
         return
     if len(columns) > sum(not part.endswith(";of=std") for _, _, part in lines):
-        down = _models_down(title, lines, by_id, columns)
+        down = _models_down(lines, by_id, columns)
         if fits(down, console):
             yield down
             return
     held: list[Column] = []
     for column in columns:
-        if held and not fits(_table(title, lines, by_id, [*held, column], narrow=True), console):
-            yield _table(title, lines, by_id, held, narrow=True)
-            held, title = [], ""
+        if held and not fits(_table(lines, by_id, [*held, column], narrow=True), console):
+            yield _table(lines, by_id, held, narrow=True)
+            held = []
         held.append(column)
-    yield _table(title, lines, by_id, held, narrow=True)
+    yield _table(lines, by_id, held, narrow=True)
 
 
 def fits(table: Table, console: Console) -> bool:
@@ -105,21 +104,14 @@ def fits(table: Table, console: Console) -> bool:
     return console.measure(table, options=console.options.update(width=10_000)).maximum <= console.width
 
 
-def _table(title: str, lines: Lines, by_id: Mapping[str, Record], columns: Sequence[Column], *, narrow: bool) -> Table:
+def _table(lines: Lines, by_id: Mapping[str, Record], columns: Sequence[Column], *, narrow: bool) -> Table:
     """One line a metric, protocol and slice, one column a model and budget. narrow: intervals below their values."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
     budgets = {record: {c[1] for cells in lines.values() for c in cells if c[0] == record} for record in by_id}
-    table = Table(
-        title=Text(title) if title else None,
-        title_justify="left",
-        header_style="bold",
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
+    table = Table(header_style="bold", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in ("metric", "slice", "protocol"):
         table.add_column(heading, no_wrap=heading == "metric", overflow="fold")
     for column in columns:
@@ -138,21 +130,14 @@ def _table(title: str, lines: Lines, by_id: Mapping[str, Record], columns: Seque
     return table
 
 
-def _models_down(title: str, lines: Lines, by_id: Mapping[str, Record], columns: Sequence[Column]) -> Table:
+def _models_down(lines: Lines, by_id: Mapping[str, Record], columns: Sequence[Column]) -> Table:
     """A line a model and budget, a column a metric, intervals below their values: for a sweep. The spread over seeds is left to the table's file."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
     budgets = {record: {c[1] for c in columns if c[0] == record} for record in by_id}
-    table = Table(
-        title=Text(title),
-        title_justify="left",
-        header_style="bold",
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
+    table = Table(header_style="bold", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("model")
     wanted = {key: cells for key, cells in lines.items() if not key[2].endswith(";of=std")}
     for (metric, protocol, part), cells in wanted.items():
