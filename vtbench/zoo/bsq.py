@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from vtbench.api import Capabilities, Condition, Stream, Tokens
 from vtbench.errors import BadWeights
-from vtbench.zoo.network import Half, NetworkTokenizer, Shapes, count, square, wanted
+from vtbench.zoo.network import Half, NetworkTokenizer
+from vtbench.zoo.published import Shapes, count, square, wanted
 from vtbench.zoo.transformer import Layer
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vtbench.errors import MissingPackage
 from vtbench.weights import load_strict
-from vtbench.zoo.network import count, wanted
+from vtbench.zoo.published import count, wanted
 
 HEAD = 64
 """Width of an attention head in all of OpenAI's text encoders."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vtbench.zoo.network import Shapes, count, wanted
+from vtbench.zoo.published import Shapes, count, wanted
 
 
 def norm(channels: int) -> nn.GroupNorm:

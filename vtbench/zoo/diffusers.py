@@ -7,7 +7,8 @@ not quantised yet, so the indices are taken from its quantiser here, and decodin
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,24 +37,27 @@ RANGES = {
 _PARTS = ("vae", "vqvae", "vqgan", "movq")
 
 
+def root_of(at: str, fetch: str) -> Path:
+    """A local folder, one on the weights path, or a hub repository's cached snapshot. fetch: the way out for a repository. Raises `MissingWeights`."""
+    root = Path(at).expanduser()
+    if root.is_dir():
+        return root
+    try:
+        return files.find(at)
+    except MissingWeights as error:
+        is_hub = at.count("/") == 1
+        snapshot = files.hub_snapshot(at) if is_hub else None
+        if snapshot is None:
+            way = fetch if is_hub else "Give a folder or a hub id OWNER/NAME"
+            raise MissingWeights(f"no folder {at}, and no such repository in the hub's cache", way) from error
+        return snapshot
+
+
 def locate(at: str) -> Path:
     """The folder with the autoencoder's ``config.json``: a local folder (a pipeline's too), one on the weights path, or a hub repository's cached snapshot.
 
     Raises `MissingWeights` with the command that fetches it."""
-    root = Path(at).expanduser()
-    if not root.is_dir():
-        try:
-            root = files.find(at)
-        except MissingWeights as error:
-            snapshot = files.hub_snapshot(at) if at.count("/") == 1 else None
-            if snapshot is None:
-                way = (
-                    f"`vtbench weights fetch hub:{at}` gets it"
-                    if at.count("/") == 1
-                    else "Give a folder or a hub id OWNER/NAME"
-                )
-                raise MissingWeights(f"no folder {at}, and no such repository in the hub's cache", way) from error
-            root = snapshot
+    root = root_of(at, f"`vtbench weights fetch hub:{at}` gets it")
     for folder in (root, *(root / part for part in _PARTS)):
         if (folder / "config.json").is_file():
             return folder
@@ -73,22 +77,15 @@ def _class_of(folder: Path) -> str:
     return str(found)
 
 
-def _load(folder: Path, name: str, variant: str | None) -> Any:
+@contextmanager
+def loading(folder: Path, name: str, *loggers: Any) -> Iterator[None]:
+    """Load a folder as a class of that name: its loggers are quiet, and what is wrong with its files comes out as `BadWeights`."""
+    before = [log.get_verbosity() for log in loggers]
+    for log in loggers:
+        log.set_verbosity_error()
     try:
-        import diffusers
-    except ImportError as error:
-        raise MissingPackage("diffusers", "zoo", f"a model of class {name}") from error
-    cls = getattr(diffusers, name, None)
-    if cls is None:
-        raise UsageError(f"diffusers {diffusers.__version__} has no {name}", "pip install --upgrade diffusers")
-    quiet = diffusers.utils.logging
-    before = quiet.get_verbosity()
-    quiet.set_verbosity_error()
-    try:
-        model, report = cls.from_pretrained(
-            folder, local_files_only=True, variant=variant, torch_dtype=torch.float32, output_loading_info=True
-        )
-    except (OSError, ValueError, RuntimeError, EOFError) as error:
+        yield
+    except (OSError, ValueError, RuntimeError, EOFError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise BadWeights(
             f"{folder} cannot be loaded as {name}: {reason}", "Its files are cut short, or of another model"
@@ -98,7 +95,22 @@ def _load(folder: Path, name: str, variant: str | None) -> Any:
             raise
         raise BadWeights(f"a weights file in {folder} is cut short ({error})", "Fetch it again") from error
     finally:
-        quiet.set_verbosity(before)
+        for log, level in zip(loggers, before):
+            log.set_verbosity(level)
+
+
+def _load(folder: Path, name: str, variant: str | None) -> Any:
+    try:
+        import diffusers
+    except ImportError as error:
+        raise MissingPackage("diffusers", "zoo", f"a model of class {name}") from error
+    cls = getattr(diffusers, name, None)
+    if cls is None:
+        raise UsageError(f"diffusers {diffusers.__version__} has no {name}", "pip install --upgrade diffusers")
+    with loading(folder, name, diffusers.utils.logging):
+        model, report = cls.from_pretrained(
+            folder, local_files_only=True, variant=variant, torch_dtype=torch.float32, output_loading_info=True
+        )
     faults = [
         f"{len(report[k])} {k.removesuffix('_keys')}: {', '.join(map(str, report[k][:3]))}"
         for k in ("missing_keys", "unexpected_keys", "mismatched_keys")

@@ -16,7 +16,7 @@ from vtbench.api import Tokenizer
 from vtbench.errors import BadWeights, UsageError
 from vtbench.zoo.card import Card
 from vtbench.zoo.guidance import scale
-from vtbench.zoo.network import Shapes, count, wanted
+from vtbench.zoo.published import Shapes, count, wanted
 from vtbench.zoo.token_generator import Draws, TokenGenerator, attend, one_by_one
 
 HEADS = {768: 12, 1024: 16, 1280: 20, 1536: 24, 2560: 40, 3200: 32}

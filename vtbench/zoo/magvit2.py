@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from vtbench.api import Capabilities
 from vtbench.zoo.convnet import norm
-from vtbench.zoo.network import GridTokenizer, Half, Shapes, count, wanted
+from vtbench.zoo.network import GridTokenizer, Half
+from vtbench.zoo.published import Shapes, count, wanted
 from vtbench.zoo.quantise import ids_to_signs, signs_to_ids
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vtbench.zoo.maskgit import MaskGIT, MaskGITConfig, infer_half
-from vtbench.zoo.network import Shapes, count
+from vtbench.zoo.published import Shapes, count
 from vtbench.zoo.quantise import ids_to_signs, signs_to_ids
 
 

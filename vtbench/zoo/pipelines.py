@@ -17,7 +17,8 @@ import torch
 
 from vtbench import weights as files
 from vtbench.api import Capabilities, Condition, Generator
-from vtbench.errors import BadWeights, MissingPackage, MissingWeights, UsageError
+from vtbench.errors import BadWeights, MissingPackage, UsageError
+from vtbench.zoo.diffusers import loading, root_of
 from vtbench.zoo.guidance import scale
 
 if TYPE_CHECKING:
@@ -30,16 +31,7 @@ LEFT_OUT = ("safety_checker",)
 
 def locate(at: str) -> Path:
     """The folder with the pipeline's index: a local folder, one on the weights path, or a hub repository's cached snapshot. Raises `MissingWeights`, `BadWeights`."""
-    root = Path(at).expanduser()
-    if not root.is_dir():
-        try:
-            root = files.find(at)
-        except MissingWeights as error:
-            snapshot = files.hub_snapshot(at) if at.count("/") == 1 else None
-            if snapshot is None:
-                way = "`hf download` gets it" if at.count("/") == 1 else "Give a folder or a hub id OWNER/NAME"
-                raise MissingWeights(f"no folder {at}, and no such repository in the hub's cache", way) from error
-            root = snapshot
+    root = root_of(at, "`hf download` gets it")
     if not (root / INDEX).is_file():
         raise BadWeights(
             f"{root} has no {INDEX}: it is no pipeline of diffusers",
@@ -78,27 +70,13 @@ def _load(root: Path, index: Mapping[str, Any], variant: str | None) -> Any:
     import transformers
 
     loggers = diffusers.utils.logging, transformers.utils.logging
-    before = [log.get_verbosity() for log in loggers]
     for log in loggers:
-        log.set_verbosity_error()
         log.disable_progress_bar()
     left = {part: None for part in LEFT_OUT if part in index}
     if left:
         left["requires_safety_checker"] = False  # type: ignore[assignment]
-    try:
+    with loading(root, name, *loggers):
         pipe = cls.from_pretrained(root, local_files_only=True, variant=variant, torch_dtype=torch.float32, **left)
-    except (OSError, ValueError, RuntimeError, EOFError, KeyError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise BadWeights(
-            f"{root} cannot be loaded as {name}: {reason}", "Its files are cut short, or of another model"
-        ) from error
-    except Exception as error:
-        if type(error).__name__ != "SafetensorError":
-            raise
-        raise BadWeights(f"a weights file in {root} is cut short ({error})", "Fetch it again") from error
-    finally:
-        for log, level in zip(loggers, before):
-            log.set_verbosity(level)
     pipe.set_progress_bar_config(disable=True)
     for part in pipe.components.values():
         if isinstance(part, torch.nn.Module):

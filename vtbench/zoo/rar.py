@@ -18,7 +18,7 @@ from vtbench.api import Tokenizer
 from vtbench.errors import UsageError
 from vtbench.zoo.card import Card
 from vtbench.zoo.guidance import power_cosine, scale
-from vtbench.zoo.network import Shapes, count, wanted
+from vtbench.zoo.published import Shapes, count, wanted
 from vtbench.zoo.token_generator import Draws, TokenGenerator, attend, one_by_one
 
 SPARE, SPARE_STEPS = 1024, 100

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vtbench.errors import MissingPackage
 from vtbench.weights import load_strict
-from vtbench.zoo.network import count, wanted
+from vtbench.zoo.published import count, wanted
 
 ALIGNED = ("text_encoder.", "fc_norm.", "projection.")
 HEAD = 64

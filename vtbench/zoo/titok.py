@@ -24,7 +24,8 @@ from vtbench.weights import digest, find, load_state
 from vtbench.zoo import maskgit
 from vtbench.zoo.card import Card
 from vtbench.zoo.clip_text import ClipText
-from vtbench.zoo.network import Half, NetworkTokenizer, Shapes, count, square, wanted
+from vtbench.zoo.network import Half, NetworkTokenizer
+from vtbench.zoo.published import Shapes, count, square, wanted
 from vtbench.zoo.quantise import lookup, nearest, posterior
 from vtbench.zoo.titok_network import TiTokConfig, TiTokNet, Vit
 

@@ -15,11 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vtbench.api import Capabilities, Condition, Generated, Generator, Stream, Tokenizer, Tokens
-from vtbench.errors import BadWeights, MissingWeights, UsageError
-from vtbench.weights import digest, load_strict, state_digest, unchanged
+from vtbench.errors import MissingWeights, UsageError
+from vtbench.weights import state_digest
 from vtbench.zoo.card import Card
-from vtbench.zoo.network import Loaded, Shapes, State, read
-from vtbench.zoo.recognise import recognise
+from vtbench.zoo.published import Published, State
 
 G = TypeVar("G", bound="TokenGenerator")
 
@@ -78,43 +77,15 @@ def one_by_one(
     return ids
 
 
-class TokenGenerator(Generator):
+class TokenGenerator(Published, Generator):
     """Base of the families. net: the network. decoder: the tokenizer whose `decode` makes images of the tokens.
 
-    A family sets `family`, `drop`, `grid` (tokens lie in a square) and defines `infer`, `build`, `best` (guidance), `off` (the scale that means none) and `sample`."""
+    A family is a `Published` one that sets `grid` too (tokens lie in a square), and defines `facts` and `sample`. untold: what shapes cannot tell."""
 
-    family: ClassVar[str] = ""
-    drop: ClassVar[tuple[str, ...]] = ()
-    entry: ClassVar[str] = ""
     grid: ClassVar[bool] = True
 
-    net: nn.Module
     decoder: Tokenizer
-    loaded: Loaded
     untold: Mapping[str, Any] = {}
-
-    # ---------------------------------------------------------------------------------------- what a family defines
-
-    @classmethod
-    def rename(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The file's names to the network's own; they are the same unless a family says otherwise."""
-        return state
-
-    @classmethod
-    def expected_layout(cls, config: Any) -> dict[str, tuple[int, ...]]:
-        """Names and shapes of the network of a configuration, found on the meta device: no memory is taken."""
-        with torch.device("meta"):
-            return {name: tuple(t.shape) for name, t in cls.build(config).state_dict().items()}
-
-    @classmethod
-    def infer(cls, shapes: Shapes, **untold: Any) -> Any:
-        """The configuration that the tensors' shapes give; untold: what they cannot tell (`self.untold`)."""
-        raise NotImplementedError
-
-    @classmethod
-    def build(cls, config: Any) -> nn.Module:
-        """The network of a configuration."""
-        raise NotImplementedError
 
     def sample(self, labels: Tensor, draws: Draws) -> Tensor:
         """Token ids int64 ``[B, N]`` for labels int64 ``[B]``."""
@@ -132,15 +103,10 @@ class TokenGenerator(Generator):
         """Read the checkpoint and the decoder. decoder: its name ("" for the card's). other: its own checkpoint, where it is not the card's."""
         from vtbench import zoo
 
-        if card is None and weights is None:
-            raise MissingWeights(f"no weights for {self.family}", "Name a checkpoint with --weights")
         if not decoder:
             raise UsageError(f"{self.family} needs a tokenizer to decode with", "--decoder NAME")
-        path = Path(weights) if card is None and weights is not None else card.locate(weights)["weights"]  # type: ignore[union-attr]
-        with unchanged(path):
-            state, usual = read(path, state_key, allow_code, self.entry)
-            revision = digest(path) + ("" if usual else f"#{state_key}")
-        self._adopt(state.tensors, where=str(path), notes=state.notes)
+        state, revision, where = self._read(card, weights, state_key, allow_code)
+        self._fill(state.tensors, self.untold, where=where, notes=state.notes)
         try:
             tokenizer = zoo.load(decoder, weights=other or None, allow_code=allow_code)
         except MissingWeights as error:
@@ -149,22 +115,6 @@ class TokenGenerator(Generator):
                 f"`vtbench weights fetch {decoder}` gets it, or name its file with decoder_weights=FILE after the model's colon",
             ) from error
         self._join(tokenizer, revision)
-
-    def _adopt(self, state: State, *, where: str, notes: Sequence[str] = ()) -> None:
-        state = self.rename(dict(state))
-        try:
-            config = self.infer({k: tuple(v.shape) for k, v in state.items()}, **self.untold)
-        except BadWeights as error:
-            guess = recognise(state)
-            way_out = f"Its keys look like {guess}: try --model {guess}" if guess else error.way_out
-            raise BadWeights(f"{where}: {error.message}", way_out) from error
-        with torch.device("meta"):
-            net = self.build(config)
-        tensors = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
-        report = load_strict(net, tensors, drop=self.drop, where=where, assign=True)
-        self.net = net.eval().requires_grad_(False)
-        self.loaded = Loaded(config, report.dropped, tuple(notes))
-        self._device, self._dtype = torch.device("cpu"), torch.float32
 
     def _join(self, decoder: Tokenizer, revision: str) -> None:
         """Take a tokenizer as decoder; its codebook must be the network's."""
@@ -194,7 +144,7 @@ class TokenGenerator(Generator):
         """A generator from a state dict and a tokenizer; params: as of the constructor. Raises `BadWeights`, `UsageError`."""
         made = cls.__new__(cls)
         made._set(**params)
-        made._adopt(state, where="the weights")
+        made._fill(state, made.untold, where="the weights")
         made._join(decoder, state_digest(state))
         made.name = name or cls.family
         return made

@@ -18,7 +18,7 @@ from torch import Tensor
 from vtbench.api import Condition, Stream, Tokens
 from vtbench.errors import UsageError
 from vtbench.zoo.card import Card
-from vtbench.zoo.network import Shapes
+from vtbench.zoo.published import Shapes
 from vtbench.zoo.quantise import posterior
 from vtbench.zoo.vqgan import KLVAE, VQGANConfig
 

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vtbench.api import Capabilities, Condition, Stream, Tokens
-from vtbench.zoo.network import Half, NetworkTokenizer, Shapes, State, count, wanted
+from vtbench.zoo.network import Half, NetworkTokenizer
+from vtbench.zoo.published import Shapes, State, count, wanted
 from vtbench.zoo.quantise import lookup, nearest
 from vtbench.zoo.text_alignment import ALIGNED, TextAlignment
 from vtbench.zoo.vitamin import Decoder, Encoder, GeGlu, ViTaminConfig

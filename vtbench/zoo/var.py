@@ -21,7 +21,8 @@ from vtbench.api import Capabilities, Condition, Stream, Tokens
 from vtbench.errors import UsageError
 from vtbench.zoo.card import Card
 from vtbench.zoo.convnet import ConvConfig, Decoder, Encoder, infer_half
-from vtbench.zoo.network import Half, NetworkTokenizer, Shapes, count, wanted
+from vtbench.zoo.network import Half, NetworkTokenizer
+from vtbench.zoo.published import Shapes, count, wanted
 from vtbench.zoo.quantise import Rule, lookup, nearest
 
 SIDES = "1-2-3-4-5-6-8-10-13-16"

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from vtbench.api import Capabilities
 from vtbench.zoo.maskgit import Codebook
-from vtbench.zoo.network import GridTokenizer, Half, Shapes, count, square, wanted
+from vtbench.zoo.network import GridTokenizer, Half
+from vtbench.zoo.published import Shapes, count, square, wanted
 from vtbench.zoo.quantise import lookup, nearest
 
 HEAD = 64

@@ -20,7 +20,8 @@ from vtbench.api import Capabilities, Condition, Stream, Tokens
 from vtbench.errors import BadWeights
 from vtbench.zoo.card import Card
 from vtbench.zoo.convnet import ConvConfig, Decoder, Encoder, infer_half
-from vtbench.zoo.network import GridTokenizer, Half, NetworkTokenizer, Shapes, count, wanted
+from vtbench.zoo.network import GridTokenizer, Half, NetworkTokenizer
+from vtbench.zoo.published import Shapes, count, wanted
 from vtbench.zoo.quantise import Rule, lookup, nearest, posterior
 
 
