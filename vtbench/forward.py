@@ -48,7 +48,7 @@ class Forward:
             elif at.op == "run":
                 with self._stage("decode"):
                     self._images[key] = self.caller.decode(
-                        self.tokens(at, budget, sample), self.items, at, self._size(at)
+                        self.tokens(at, budget, sample), self.items, at, self._size()
                     )
             elif at.op in perturb.IMAGE_OPS and at.of is not None:
                 base = self.pixels(at.of, budget, sample)
@@ -59,12 +59,12 @@ class Forward:
                 seeds = self.caller.seeds(self.items, at, "tokens")
                 with self._stage("decode"):
                     changed = perturb.tokens(self.tokens(at.of, budget, sample), at, self.caller.tokenizer, seeds)
-                    self._images[key] = self.caller.decode(changed, self.items, at, self._size(at))
+                    self._images[key] = self.caller.decode(changed, self.items, at, self._size())
             else:
                 raise VtbenchError(f"the pass '{at.op}' is not one that this version can make")
         return self._images[key]
 
-    def _size(self, at: Pass) -> tuple[int, int]:
+    def _size(self) -> tuple[int, int]:
         assert self.images is not None
         return int(self.images.shape[2]), int(self.images.shape[3])
 

@@ -26,7 +26,6 @@ from vtbench.tokens.scans import scan_order, scans_of
 from vtbench.tokens.spelled import read
 from vtbench.tokens.streams import LARGEST, Unit, units
 
-NULLS = ("uniform", "shuffled")
 _KNOWN: dict[int, dict[Any, tuple[Study, ...]]] = {}
 
 

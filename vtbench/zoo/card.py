@@ -96,7 +96,6 @@ class Card:
     paper: str = ""
     bibtex: str = ""
     files: tuple[File, ...] = ()
-    own_weights: bool = False
     needs: str = ""
     form: str = ""
     kind: str = ""

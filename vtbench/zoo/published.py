@@ -129,12 +129,6 @@ class Published:
         """The network of a configuration, on whatever device is current."""
         raise NotImplementedError
 
-    @classmethod
-    def expected_layout(cls, config: Any) -> dict[str, tuple[int, ...]]:
-        """Names and shapes of the network of a configuration, found on the meta device: no memory is taken."""
-        with torch.device("meta"):
-            return {name: tuple(t.shape) for name, t in cls.build(config).state_dict().items()}
-
     def _read(
         self, card: Card | None, weights: Path | None, state_key: str, allow_code: bool
     ) -> tuple[ReadState, str, str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -211,11 +211,3 @@ class QuantisedTAESD(TAESD):
     def codebook(self) -> np.ndarray:
         """float32 ``[levels, 1]``: the values of every channel's code."""
         return np.linspace(-self.range, self.range, self.levels, dtype=np.float32)[:, None]
-
-
-def latent_statistics(tokenizer: TAESD, batches: Sequence[Tensor], quantiles: Sequence[float]) -> dict[str, Any]:
-    """How latents are spread: their mean, standard deviation and quantiles over all channels; what the default `range` was chosen by."""
-    values = torch.cat([tokenizer.latents(batch).flatten() for batch in batches]).double()
-    ordered = values.sort().values
-    at = {q: float(ordered[min(len(ordered) - 1, int(q * len(ordered)))]) for q in quantiles}
-    return {"mean": float(values.mean()), "std": float(values.std()), "quantiles": at, "n": len(values)}
