@@ -42,12 +42,6 @@ def settled(stamp: Stamp, now: int) -> bool:
     return now - stamp[2] > SETTLED_NS
 
 
-def fresh_stamp(path: str, outside: Stamp | None, place: str) -> Stamp | None:
-    """The stamp of a place in an archive that was stamped `outside` at listing, as it is now; None when it was unpacked from another file."""
-    there = file_stamp(os.path.abspath(path)) if outside is not None else None
-    return (there[0] + place, *there[1:]) if there and outside and there[0] == outside[0] else None
-
-
 def file_stamp(path: str, place: str = "") -> Stamp | None:
     """Stamp of a file, or of a place in it; None when it cannot be looked at."""
     try:
@@ -84,9 +78,44 @@ class FileSource:
         return content
 
 
+class Inside:
+    """A source that is a place in another file. outside: that file's stamp at listing."""
+
+    path: str
+    outside: Stamp | None
+
+    def _place(self) -> str:
+        """Where in the file, as its stamp says it."""
+        raise NotImplementedError
+
+    def stamp(self) -> Stamp | None:
+        return self._at(self.outside)
+
+    def fresh(self) -> Stamp | None:
+        """None too where it was unpacked from another file, whose stamp this one cannot renew."""
+        there = file_stamp(os.path.abspath(self.path)) if self.outside is not None else None
+        return self._at(there) if there and self.outside and there[0] == self.outside[0] else None
+
+    def _at(self, stamp: Stamp | None) -> Stamp | None:
+        return (stamp[0] + self._place(), *stamp[1:]) if stamp is not None else None
+
+
+def span(path: str, offset: int, size: int, name: str) -> bytes:
+    """`size` bytes at `offset` of a file. name: how messages call them. Raises `Unread`, and `BadSample` where the file ends before."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(offset)
+            content = file.read(size)
+    except OSError as error:
+        raise Unread(f"cannot read {name}: {error.strerror or error}") from error
+    if len(content) != size:
+        raise BadSample(f"{name} is cut short: {len(content)} of {size} bytes")
+    return content
+
+
 @dataclass(frozen=True)
-class SpanSource:
-    """`size` bytes at `offset` of a file: a member of an uncompressed tar. `outside` is the archive's stamp at listing."""
+class SpanSource(Inside):
+    """`size` bytes at `offset` of a file: a member of an uncompressed tar."""
 
     path: str
     offset: int
@@ -98,33 +127,17 @@ class SpanSource:
     def name(self) -> str:
         return f"{self.path}:{self.member}"
 
-    def stamp(self) -> Stamp | None:
-        if self.outside is None:
-            return None
-        return f"{self.outside[0]}{self._place()}", self.outside[1], self.outside[2]
-
-    def fresh(self) -> Stamp | None:
-        return fresh_stamp(self.path, self.outside, self._place())
-
     def _place(self) -> str:
         return f":{self.offset}+{self.size}"
 
     def read(self) -> bytes:
         if not self.size:
             raise BadSample(f"{self.name} is empty (0 bytes)")
-        try:
-            with open(self.path, "rb") as file:
-                file.seek(self.offset)
-                content = file.read(self.size)
-        except OSError as error:
-            raise Unread(f"cannot read {self.name}: {error.strerror or error}") from error
-        if len(content) != self.size:
-            raise BadSample(f"{self.name} is cut short: {len(content)} of {self.size} bytes")
-        return content
+        return span(self.path, self.offset, self.size, self.name)
 
 
 @dataclass(frozen=True)
-class ArraySource:
+class ArraySource(Inside):
     """Image `index` of a uint8 array ``[N, H, W, 3]`` that lies uncompressed in a file from `offset` on."""
 
     path: str
@@ -137,22 +150,10 @@ class ArraySource:
     def name(self) -> str:
         return f"{self.path}[{self.index}]"
 
-    def stamp(self) -> Stamp | None:
-        if self.outside is None:
-            return None
-        return f"{self.outside[0]}[{self.index}]", self.outside[1], self.outside[2]
-
-    def fresh(self) -> Stamp | None:
-        return fresh_stamp(self.path, self.outside, f"[{self.index}]")
+    def _place(self) -> str:
+        return f"[{self.index}]"
 
     def read(self) -> np.ndarray:
         size = int(np.prod(self.shape))
-        try:
-            with open(self.path, "rb") as file:
-                file.seek(self.offset + self.index * size)
-                content = file.read(size)
-        except OSError as error:
-            raise Unread(f"cannot read {self.name}: {error.strerror or error}") from error
-        if len(content) != size:
-            raise BadSample(f"{self.name} is cut short: {len(content)} of {size} bytes")
+        content = span(self.path, self.offset + self.index * size, size, self.name)
         return np.frombuffer(content, dtype=np.uint8).reshape(self.shape)

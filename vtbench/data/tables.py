@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl
 from vtbench.damage import BROKEN, reason
 from vtbench.data.images import image_stem
 from vtbench.data.sample import Entry, Listing
-from vtbench.data.sources import Stamp, file_stamp, fresh_stamp
+from vtbench.data.sources import Inside, Stamp, file_stamp
 from vtbench.errors import BadData, BadSample, UsageError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ _reading = threading.Lock()
 
 
 @dataclass(frozen=True)
-class CellSource:
+class CellSource(Inside):
     """One cell of an image column. group: the row group (parquet) or 0; row: the row within it."""
 
     path: str
@@ -53,19 +53,10 @@ class CellSource:
     def name(self) -> str:
         return f"{self.path}:{self.id}"
 
-    def stamp(self) -> Stamp | None:
-        if self.outside is None:
-            return None
-        return f"{self.outside[0]}{self._place()}", self.outside[1], self.outside[2]
-
-    def fresh(self) -> Stamp | None:
-        return fresh_stamp(self.path, self.outside, self._place())
-
     def _place(self) -> str:
         return f":{self.column}[{self.group}][{self.row}]"
 
     def read(self) -> bytes:
-
         try:
             with _reading:  # one thread decodes a row group, the others find it in memory
                 cell = _column(self.path, self.kind, self.column, self.group, self.outside)[self.row].as_py()
