@@ -12,6 +12,7 @@ from PIL import Image
 from rich.console import Console
 
 from vtbench import baseline
+from vtbench.comparable import entries
 from vtbench.comparison import compare
 from vtbench.record import (
     DatasetInfo,
@@ -94,7 +95,6 @@ def test_tables_and_boards_hold_one_line_a_guidance(sweep):
     assert [line[0].text for line in section.lines] == ["rar-b:guidance=1.0,seeds=3", "rar-b:guidance=4.0,seeds=3"]
     assert [line[1].mark for line in section.lines] == ["second", "best"]
     assert "Student's t" in found.caption and "40 images against folder:real (n = 200)" in found.caption
-    from vtbench.comparable import entries
 
     (sheet,) = leaderboard.sheets(leaderboard.boards(entries(latest)))
     assert [h.name for h in sheet.headings] == ["model", "fid", "recall"]
@@ -198,3 +198,28 @@ def test_the_gallery_shows_what_generators_made_and_from_what(tmp_path):
     assert "a </script> cat" not in page(records, tmp_path)
     (tmp_path / "images" / records[0].run_id / "64" / "conditions.jsonl").write_text("damaged")
     assert len(gather(records, tmp_path).data["items"]) == 3
+
+
+def of_n(record: Record, n: int, **options) -> Record:
+    rows = [r.model_copy(update={"n": n}) for r in record.rows]
+    dataset = record.dataset.model_copy(update={"made": n})
+    return record.model_copy(
+        update={"rows": rows, "dataset": dataset, "options": {**record.options, **options}, "run_id": f"b{n}"}
+    )
+
+
+def test_another_number_of_images_is_not_compared_and_not_ranked(tmp_path):
+    whole = made(1.0, 0, 30.0)
+    part, other = of_n(made(4.0, 0, 20.0), 20, subset="20"), of_n(made(9.0, 0, 25.0), 20, subset="20")
+    (pair,) = compare(whole, part, out=tmp_path)
+    why = {line.a.row.metric: line.why for line in pair.lines}
+    assert why["fid"] == "n = 40 and 20: values of a whole set move with the number of images" and why["recall"] == ""
+    sheets = leaderboard.sheets(leaderboard.boards(entries([whole, part, other])))
+    assert [s.title for s in sheets] == [
+        "toy-gen at 64 px, 40 images against folder:real (n = 200)",
+        "toy-gen at 64 px, 20 images against folder:real (n = 200)",
+    ]
+    assert [len(s.sections[0].lines) for s in sheets] == [1, 2]
+    found, _ = paper.sheet(paper.subjects([whole, part, other], []), [paper.Column.of("fid")])
+    (note,) = found.notes
+    assert note == "rar-b:guidance=1.0: not ranked with the others in fid (the subset 20 and the whole data)"

@@ -130,7 +130,8 @@ def why_not(a: Entry, b: Entry) -> str:
         return f"other images under the name {a.dataset}"
     left, right = a.record.options, b.record.options
     if left.get("conditions_revision") != right.get("conditions_revision"):  # what generators made their images from
-        return f"images made from {left.get('conditions')} and {right.get('conditions')}"
+        made = [str(o.get("conditions") or "what their record does not say") for o in (left, right)]
+        return f"images made from {made[0]} and {made[1]}"
     if left.get("reference_statistics") != right.get("reference_statistics"):  # what stands for the reference's images
         return (
             "other statistics of the reference"
@@ -145,7 +146,17 @@ def why_not(a: Entry, b: Entry) -> str:
         return "other weights of the metric's network"
     if a.row.n != b.row.n and "partial" in (a.row.status, b.row.status):
         return f"samples failed: n = {a.row.n} and {b.row.n}"
+    if a.row.n != b.row.n and (a.row.groups is not None or b.row.groups is not None):
+        return f"n = {a.row.n} and {b.row.n}: values of a whole set move with the number of images"
     return ""
+
+
+def why_apart(a: Entry, b: Entry) -> str:
+    """Why two entries may not be ranked with each other: what keeps them from being compared, and other subsets, which `compare` pairs by image."""
+    subsets = [entry.record.options.get("subset") if entry.record is not None else None for entry in (a, b)]
+    if a.record is not None and b.record is not None and subsets[0] != subsets[1]:
+        return " and ".join(f"the subset {subset}" if subset else "the whole data" for subset in subsets)
+    return why_not(a, b)
 
 
 def _weights(entry: Entry) -> dict[str, str]:

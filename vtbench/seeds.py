@@ -11,6 +11,7 @@ import numpy as np
 
 from vtbench.errors import UsageError
 from vtbench.intervals import bootstrap_mean
+from vtbench.places import place
 from vtbench.record import Record, Row, run_id, worst, write
 from vtbench.registry import metric
 from vtbench.result import Result
@@ -30,8 +31,6 @@ FEATURES = {("inception", "pool3"), ("dinov2", "cls"), ("clip", "embedding")}
 
 def over_seeds(evaluator: Evaluator, model: Model | str, count: int) -> Result:
     """Measure a generator with `count` seeds from the evaluator's on, and summarise. Raises `UsageError` for a model that draws nothing."""
-    from pathlib import Path
-
     if count < 2:
         raise UsageError(f"--seeds {count}: at least 2", "One seed is --seed")
     subject = evaluator.load(model) if isinstance(model, str) else model
@@ -47,16 +46,16 @@ def over_seeds(evaluator: Evaluator, model: Model | str, count: int) -> Result:
     finally:
         evaluator.options, evaluator.read = options, None
     records: list[Record] = []
-    for place, suite in enumerate(evaluator.opened):
-        runs = [r.records[place] for r in results if len(r.records) > place]
+    for i, opened in enumerate(evaluator.opened):
+        runs = [r.records[i] for r in results if len(r.records) > i]
         if len(runs) < count:
             continue  # the other ranks of a group, and array jobs, write nothing
-        read = [s[suite.suite.name] for s in seen]
+        read = [s[opened.suite.name] for s in seen]
         summary = summarise(runs, read)
-        _write(summary, Path(options.out))
+        _write(summary, place(options.out))
         records.append(summary)
     measured = [r for result in results for r in result.records]
-    return Result([*records, *measured], results[0].controls, Path(options.out))
+    return Result([*records, *measured], results[0].controls, place(options.out))
 
 
 def _write(record: Record, out: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vtbench.comparable import Entry, rankable, span, why_not
+from vtbench.comparable import Entry, rankable, span, why_apart
 from vtbench.record import piece
 from vtbench.report.numbers import arrow
 from vtbench.report.sheet import Cell, Heading, Mark, Section, Sheet
@@ -49,7 +49,7 @@ def boards(everything: Iterable[Entry], *, all_protocols: bool = False) -> list[
             continue
         place = (*where, entry.dataset, row.protocol)
         for group in groups.setdefault(place, []):
-            if not why_not(group[0], entry):
+            if not why_apart(group[0], entry):
                 group.append(entry)
                 break
         else:
@@ -146,7 +146,8 @@ def sheets(found: Sequence[Board], *, pareto: bool = False) -> list[Sheet]:
     places: dict[tuple[str, str, int | None], list[Board]] = {}
     for board in found:
         head = board.head
-        places.setdefault((head.suite, head.dataset, head.row.resolution), []).append(board)
+        data = head.record.dataset.counted() if head.record else head.dataset
+        places.setdefault((head.suite, data, head.row.resolution), []).append(board)
     return [_sheet(place, boards_of, pareto) for place, boards_of in places.items()]
 
 
@@ -201,5 +202,4 @@ def _sheet(place: tuple[str, str, int | None], found: Sequence[Board], pareto: b
             reasons.setdefault(reason, []).append(entry.model)
     notes += [f"Not ranked: {', '.join(dict.fromkeys(models))} ({reason})." for reason, models in reasons.items()]
     protocols = ", ".join(dict.fromkeys(f"{r.metric} under {r.protocol}" for r in names))
-    data = ", ".join(dict.fromkeys(e.record.dataset.counted() for b in found for e in b.entries if e.record)) or dataset
-    return Sheet(headings, [body], f"{where}, {data}", f"Protocols: {protocols}.", notes)
+    return Sheet(headings, [body], f"{where}, {dataset}", f"Protocols: {protocols}.", notes)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from math import inf, isfinite
 from typing import Any
 
-from vtbench.comparable import Entry, entries, overlap, published_entries, rankable, why_not
+from vtbench.comparable import Entry, entries, overlap, published_entries, rankable, why_apart
 from vtbench.errors import UnknownName
 from vtbench.record import Record, label, piece, without_single_seeds
 from vtbench.report.numbers import arrow
@@ -228,7 +228,7 @@ def _marks(firsts: Sequence[Entry], unranked: dict[tuple[str, str], list[str]]) 
         if rankable(entry):
             continue
         for group in sets:
-            if not why_not(group[0], entry):
+            if not why_apart(group[0], entry):
                 group.append(entry)
                 break
         else:
@@ -238,7 +238,7 @@ def _marks(firsts: Sequence[Entry], unranked: dict[tuple[str, str], list[str]]) 
     group = max(sets, key=len)
     outside = [e for other in sets if other is not group for e in other]
     for entry in outside if len(group) > 1 else ():
-        unranked.setdefault((entry.model, why_not(group[0], entry)), []).append(entry.row.metric)
+        unranked.setdefault((entry.model, why_apart(group[0], entry)), []).append(entry.row.metric)
     for entry in firsts:
         reason = rankable(entry)
         if reason and entry.record is not None and entry.row.higher_is_better is not None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vtbench.comparable import Entry, entries, why_not
+from vtbench.comparable import Entry, entries, why_apart
 from vtbench.record import Record
 from vtbench.report.numbers import number
 from vtbench.report.plots import Point, Series, chart
@@ -35,7 +35,7 @@ def curves(records: Sequence[Record]) -> dict[tuple[str, str, str, int | None, s
         if row.bpp is None or row.value is None or not row.recommended or row.volatile or row.higher_is_better is None:
             continue
         key = (entry.suite, row.metric, row.slice, row.resolution, row.protocol)
-        if "=" in row.slice or (key in firsts and why_not(firsts[key], entry)):
+        if "=" in row.slice or (key in firsts and why_apart(firsts[key], entry)):
             continue
         firsts.setdefault(key, entry)
         assert entry.record is not None

@@ -230,7 +230,7 @@ def provenance(record: Record) -> Mapping[str, str]:
         "finished": record.finished,
         "model": f"{label(record)} {record.model.revision}".strip(),
         "suite": f"{record.suite.name} version {record.suite.version} {record.suite.digest}".strip(),
-        "data": f"{record.dataset.name} n = {record.dataset.n} {record.dataset.revision}".strip(),
+        "data": f"{record.dataset.counted()} {record.dataset.revision}".strip(),
         "options": ", ".join(f"{k}={v}" for k, v in record.options.items()),
         "machine": ", ".join(filter(None, (env.device, env.driver, env.platform))),
         "numerics": f"dtype {env.dtype}, TF32 {env.tf32}, threads {env.threads}, batch size {env.batch_size}, seed {env.seed}",
