@@ -417,7 +417,7 @@ def _read_baseline(where: Path) -> None:
 
 
 def _cards() -> list[dict[str, bytes]]:
-    from vtbench.zoo.card import FOLDER
+    from vtbench.zoo.catalogue import FOLDER
 
     return [
         {f"{n}.toml": (FOLDER / f"{n}.toml").read_bytes()}
@@ -427,7 +427,7 @@ def _cards() -> list[dict[str, bytes]]:
 
 
 def _read_card(where: Path) -> None:
-    from vtbench.zoo.card import read
+    from vtbench.zoo.catalogue import read
 
     read.cache_clear()
     card = read(next(where.glob("*.toml")))

@@ -11,8 +11,9 @@ import torch
 from vtbench import weights, zoo
 from vtbench.errors import MissingPackage, MissingWeights, UnknownName, UsageError, VtbenchError
 from vtbench.registry import resolve
-from vtbench.zoo import card as cards
+from vtbench.zoo import catalogue as cards
 from vtbench.zoo import layout
+from vtbench.zoo.card import ROUTES, Card, module_there
 from vtbench.zoo.recognise import recognise
 
 SYSTEMS = [
@@ -129,7 +130,7 @@ def test_every_system_has_a_card():
 
 @pytest.mark.parametrize("card", cards.cards(), ids=lambda c: c.name)
 def test_a_card_says_what_a_user_needs(card):
-    assert card.title and card.family and card.route in cards.ROUTES
+    assert card.title and card.family and card.route in ROUTES
     if card.origin != "vtbench":
         return
     if not card.adapter:
@@ -160,14 +161,14 @@ def test_cards_agree_with_the_layouts(name):
 def test_adapters_that_a_card_names_and_that_are_here_can_be_imported():
     seen = Counter()
     for card in cards.cards():
-        if isinstance(card.adapter, str) and card.adapter and cards._module_there(card.adapter.partition(":")[0]):
+        if isinstance(card.adapter, str) and card.adapter and module_there(card.adapter.partition(":")[0]):
             assert callable(resolve(card.adapter)), card.name
             seen[card.route] += 1
     assert seen["control"] >= 5 and seen["own"] >= 3
 
 
 def test_listing_imports_nothing_heavy():
-    code = "import sys; from vtbench.zoo.card import cards; [c.why_not() for c in cards()]; print([m for m in ('torch','numpy','pandas','diffusers','safetensors') if m in sys.modules])"
+    code = "import sys; from vtbench.zoo.catalogue import cards; [c.why_not() for c in cards()]; print([m for m in ('torch','numpy','pandas','diffusers','safetensors') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
 
@@ -200,18 +201,18 @@ def test_missing_weights_tell_how_to_get_them():
 def test_a_missing_package_is_named_with_its_command(monkeypatch):
     real = __import__("importlib.util").util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda n, *a: None if n == "diffusers" else real(n, *a))
-    cards._module_there.cache_clear()
+    module_there.cache_clear()
     with pytest.raises(MissingPackage, match=r"needs the package 'diffusers'. pip install 'vtbench\[zoo\]'"):
         zoo.load("sd-vae-ft-mse")
     assert "pip install" in cards.card("sd-vae-ft-mse").why_not()
-    cards._module_there.cache_clear()
+    module_there.cache_clear()
 
 
 def test_a_card_refuses_fields_that_it_does_not_have():
     with pytest.raises(UnknownName, match=r"'licence'.*Did you mean code_licence"):
-        cards.Card.from_table({"name": "x", "licence": "MIT"}, "x")
+        Card.from_table({"name": "x", "licence": "MIT"}, "x")
     with pytest.raises(UnknownName, match="route"):
-        cards.Card.from_table({"name": "x", "route": "magic"}, "x")
+        Card.from_table({"name": "x", "route": "magic"}, "x")
 
 
 def test_locate_takes_a_file_a_folder_or_one_half(tmp_path):

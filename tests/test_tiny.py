@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from vtbench.errors import BadWeights, UsageError
-from vtbench.zoo.card import card as card_of
+from vtbench.zoo.catalogue import card as card_of
 from vtbench.zoo.tiny import WEIGHTS, Tiny, load_net
 from vtbench.zoo.tiny_network import TinyNet, detail_flags, dispersed_order, spread
 

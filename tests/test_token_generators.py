@@ -17,7 +17,7 @@ from vtbench.data.conditions import labels
 from vtbench.errors import BadSample, BadWeights, UsageError
 from vtbench.generating import generate, unmade
 from vtbench.registry import resolve
-from vtbench.zoo import card as cards
+from vtbench.zoo import catalogue as cards
 from vtbench.zoo.layout import shapes_of
 from vtbench.zoo.llamagen_gpt import cut
 from vtbench.zoo.token_generator import Draws, TokenGenerator

@@ -17,7 +17,7 @@ from vtbench.api import Batch
 from vtbench.cli.models import app as models
 from vtbench.errors import BadWeights, LostBatch, MissingWeights, UnknownName, UsageError, VtbenchError
 from vtbench.extractors.costs import Costs
-from vtbench.zoo import card as cards
+from vtbench.zoo import catalogue as cards
 from vtbench.zoo.card import Card, File
 from vtbench.zoo.spec import parse, user_params
 from vtbench.zoo.upstream import adapter, place, process, setup, worker

@@ -12,7 +12,7 @@ import torch
 
 from vtbench.api import Stream, Tokens
 from vtbench.extractors.tokens import id_rows
-from vtbench.zoo.card import card, cards
+from vtbench.zoo.catalogue import card, cards
 from vtbench.zoo.upstream import DESCRIPTION, driving, place
 from vtbench.zoo.upstream.adapter import GIVEN, Upstream
 

@@ -13,7 +13,8 @@ from vtbench import zoo
 from vtbench.cli.models import app
 from vtbench.errors import BadWeights, MissingWeights
 from vtbench.zoo import verify as checks
-from vtbench.zoo.card import Card, File, card
+from vtbench.zoo.card import Card, File
+from vtbench.zoo.catalogue import card
 
 RUN = CliRunner()
 

@@ -350,21 +350,21 @@ def test_no_weights_and_cut_weights(tmp_path: Path) -> None:
 
 
 def test_every_layout_belongs_to_a_card() -> None:
-    from vtbench.zoo import card
+    from vtbench.zoo import catalogue
 
-    known = set(card.names())
+    known = set(catalogue.names())
     assert [name for name in names() if name not in known] == []
     for name in names():
-        assert card.card(name).adapter == layout(name).adapter
+        assert catalogue.card(name).adapter == layout(name).adapter
 
 
 def test_buffers_of_a_file_are_no_parameters() -> None:
     """MaskBit's files hold the table of all signs, which the network has no use for: 4.7 of 59 million numbers at 18 bits."""
-    from vtbench.zoo import card
+    from vtbench.zoo import catalogue
     from vtbench.zoo.maskbit import MaskBit
     from vtbench.zoo.verify import check_parameters
 
     shapes = layout("maskbit-18bit").shapes
     state = {name: torch.zeros(shape) for name, shape in shapes.items()}
-    check = check_parameters(card.card("maskbit-18bit"), MaskBit.from_state(state, revision="sha256:0"))
+    check = check_parameters(catalogue.card("maskbit-18bit"), MaskBit.from_state(state, revision="sha256:0"))
     assert check.result == "ok", check.told

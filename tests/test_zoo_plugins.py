@@ -10,7 +10,8 @@ import torch
 
 from vtbench import zoo
 from vtbench.errors import UsageError
-from vtbench.zoo import card as cards
+from vtbench.zoo import catalogue as cards
+from vtbench.zoo.card import module_there
 
 DOC = (Path(__file__).parent.parent / "docs" / "zoo.md").read_text("utf-8")
 FILES = dict(re.findall(r"<!-- file: (\S+) -->\n```\w+\n(.*?)```", DOC, re.DOTALL))
@@ -31,11 +32,11 @@ def plugin(tmp_path, monkeypatch):
         (info / "entry_points.txt").write_text(f"[{cards.GROUP}]\n{points}\n")
         monkeypatch.syspath_prepend(str(tmp_path))
         importlib.invalidate_caches()
-        cards._module_there.cache_clear()
+        module_there.cache_clear()
 
     yield install
     sys.modules.pop("rounded_tokenizer", None)
-    cards._module_there.cache_clear()
+    module_there.cache_clear()
 
 
 def documented_entry_points():

@@ -36,7 +36,7 @@ def plan_fetch(name: str) -> list[Wanted]:
         if repository.count("/") != 1:
             raise UsageError(f"'{repository}' is no hub repository", "hub:OWNER/NAME")
         return [Wanted(repository, (), "none: the repository has no card here")]
-    from vtbench.zoo.card import card
+    from vtbench.zoo.catalogue import card
     from vtbench.zoo.spec import parse
 
     asked = parse(name)

@@ -15,7 +15,7 @@ from vtbench.record import write
 from vtbench.registry import metrics
 from vtbench.report.numbers import digits_of
 from vtbench.suite import suite_names
-from vtbench.zoo.card import cards
+from vtbench.zoo.catalogue import cards
 
 
 @pytest.fixture

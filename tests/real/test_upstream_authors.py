@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from vtbench.zoo.card import card
+from vtbench.zoo.catalogue import card
 from vtbench.zoo.upstream import place
 from vtbench.zoo.upstream.adapter import Upstream
 from vtbench.zoo.upstream.process import Process

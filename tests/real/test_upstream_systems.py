@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from vtbench.zoo import card as cards
+from vtbench.zoo import catalogue as cards
 from vtbench.zoo.upstream import place
 from vtbench.zoo.upstream.adapter import Upstream
 from vtbench.zoo.upstream.process import Process

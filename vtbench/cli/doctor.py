@@ -59,7 +59,7 @@ def examine(out: Path) -> dict[str, Any]:
     from vtbench.options import Options
     from vtbench.suite import suite_names
     from vtbench.weights import folders, hub_cache
-    from vtbench.zoo.card import cards
+    from vtbench.zoo.catalogue import cards
     from vtbench.zoo.upstream.place import standing
 
     gpus = (

@@ -30,7 +30,7 @@ def list_(
     json: bool = typer.Option(False, "--json", help="Print JSON on stdout."),
 ) -> None:
     """Every system: form, tokens, codebook, licence, and whether it runs here, else why not."""
-    from vtbench.zoo.card import cards
+    from vtbench.zoo.catalogue import cards
 
     rows = [row for row in map(_row, cards()) if row["runs"] or not runs]
     if json:
@@ -102,7 +102,8 @@ def show(
     json: bool = typer.Option(False, "--json", help="Print JSON on stdout."),
 ) -> None:
     """A card in full; where its weights are found, how they were taken and how many parameters each half has."""
-    from vtbench.zoo.card import ROUTES, card
+    from vtbench.zoo.card import ROUTES
+    from vtbench.zoo.catalogue import card
     from vtbench.zoo.spec import parse
 
     found = card(parse(name).name)

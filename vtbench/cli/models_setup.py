@@ -23,7 +23,7 @@ def setup(
 
     Environments lie in the platform's cache, or in the folder that VTBENCH_ENVIRONMENTS names. Weights are fetched apart: vtbench weights fetch NAME."""
     from vtbench.errors import VtbenchError
-    from vtbench.zoo.card import card
+    from vtbench.zoo.catalogue import card
     from vtbench.zoo.upstream.place import recorded
     from vtbench.zoo.upstream.setup import make, plan, resolved, told
 

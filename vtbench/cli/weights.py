@@ -26,7 +26,7 @@ def list_(
 ) -> None:
     """The folders that are searched, and the models whose weights are in them."""
     from vtbench import weights
-    from vtbench.zoo.card import cards
+    from vtbench.zoo.catalogue import cards
 
     rows = [row for card in cards() for row in _files(card) if everything or row["path"]]
     if json:
@@ -62,7 +62,7 @@ def _files(card: Card) -> list[dict[str, str]]:
 def show(name: str = typer.Argument(help="A model's name.")) -> None:
     """A model's files: where they are, their digests, where they come from and under which licence."""
     from vtbench.cli.models import _file
-    from vtbench.zoo.card import card
+    from vtbench.zoo.catalogue import card
     from vtbench.zoo.spec import parse
 
     found = card(parse(name).name)

@@ -12,7 +12,7 @@ def claims_page() -> str:
     """A table of every number that a card carries as its authors' claim."""
     from vtbench.registry import metrics
     from vtbench.suite import load_suite, suite_names
-    from vtbench.zoo import card as cards
+    from vtbench.zoo import catalogue as cards
 
     known = set(metrics())
     suites = [load_suite(name) for name in suite_names()]

@@ -72,7 +72,7 @@ def load_model(
 
     weights: a checkpoint instead of the card's. state_key: which state of it (``name:state_key=ema`` stands before). upstream: a checkout of the authors' code. task: `generate` where a name stands for a tokenizer and a generator (``diffusers:``). Raises `UnknownName` (nearest names), `UsageError` (a wrong parameter), `MissingWeights`, `BadWeights`,
     `MissingPackage`; a system that has no adapter yet raises `VtbenchError` with what is missing and how to get it."""
-    from vtbench.zoo.card import card as card_of
+    from vtbench.zoo.catalogue import card as card_of
 
     asked = parse(spec)
     state_key = asked.state_key or state_key
@@ -118,7 +118,7 @@ def notes(model: Model) -> tuple[str, ...]:
 
 def check(spec: str, task: str = "") -> None:
     """Raise what `load` would raise before it looks for weights: an unknown name, a system without an adapter, a missing package."""
-    from vtbench.zoo.card import card as card_of
+    from vtbench.zoo.catalogue import card as card_of
 
     asked = parse(spec)
     if not asked.is_code() and "/" not in asked.name:

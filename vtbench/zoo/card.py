@@ -1,4 +1,4 @@
-"""Cards: what is known of a system, as data. One TOML file a system in ``cards/``; plug-ins bring theirs as objects.
+"""Cards: what is known of a system, as data. `vtbench.zoo.catalogue` has them all.
 
 Reading a card imports nothing heavy; whether a model runs here is decided by looking for its adapter, packages and files, not by loading it.
 """
@@ -9,18 +9,15 @@ import importlib.util
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vtbench import parse, weights
-from vtbench.errors import MissingWeights, UnknownName, UsageError, VtbenchError
+from vtbench.errors import MissingWeights, UnknownName, UsageError
 
 if TYPE_CHECKING:
     from vtbench.zoo.upstream.place import Recipe
 
-FOLDER = Path(__file__).parent / "cards"
-GROUP = "vtbench.models"
 ROUTES = {
     "control": "no network: a codec or a resize",
     "own": "vtbench's own implementation",
@@ -199,14 +196,14 @@ class Card:
         """Why the model does not run here, in one line; empty when it does. Loads nothing."""
         if not self.adapter:
             return self.missing or "no adapter yet"
-        if isinstance(self.adapter, str) and not _module_there(self.adapter.partition(":")[0]):
+        if isinstance(self.adapter, str) and not module_there(self.adapter.partition(":")[0]):
             return self.missing or "its adapter is not part of this version"
         if self.upstream:
             from vtbench.zoo.upstream import place
 
             if place.standing(self) is None:
                 return f"no environment: vtbench models setup {self.name}"
-        absent = [p for p in self.packages if not _module_there(p)]
+        absent = [p for p in self.packages if not module_there(p)]
         if absent:
             return f"needs the package {', '.join(absent)}: pip install 'vtbench[{self.extra}]'"
         if self.files:
@@ -263,77 +260,9 @@ def _given(path: Path, files: tuple[File, ...], name: str) -> dict[str, Path]:
 
 
 @cache
-def _module_there(module: str) -> bool:
+def module_there(module: str) -> bool:
+    """Whether a module can be imported; nothing is."""
     try:
         return importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:
         return False
-
-
-# -------------------------------------------------------------------------------------------------- the catalogue
-
-
-def _plugins() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=GROUP)}
-
-
-def names() -> list[str]:
-    """Every model that ``--model`` knows by name, plug-ins among them."""
-    return sorted({p.stem for p in FOLDER.glob("*.toml")} | set(_plugins()))
-
-
-def known(name: str) -> bool:
-    """Whether there is a card of this name."""
-    return (FOLDER / f"{name}.toml").is_file() or name in _plugins()
-
-
-def card(name: str) -> Card:
-    """One card. Raises `UnknownName` with the nearest names."""
-    path = FOLDER / f"{name}.toml"
-    if path.parent == FOLDER and path.is_file():
-        return read(path)
-    plugins = _plugins()
-    if name in plugins:
-        return _from_plugin(plugins[name])
-    raise UnknownName("model", name, names())
-
-
-def cards() -> list[Card]:
-    """All cards by name. A plug-in that cannot be loaded becomes a card that says so."""
-    made = [read(p) for p in sorted(FOLDER.glob("*.toml"))]
-    for point in _plugins().values():
-        try:
-            made.append(_from_plugin(point))
-        except VtbenchError as error:
-            made.append(Card(point.name, route="external", missing=str(error), origin=point.value))
-    return sorted(made, key=lambda c: c.name)
-
-
-@cache
-def read(path: Path) -> Card:
-    """The card in one TOML file."""
-    table = parse.toml(path, UsageError)
-    if table.get("name") != path.stem:
-        raise UsageError(f"{path}: the card's name is '{table.get('name')}', not the file's")
-    return Card.from_table(table, path.stem)
-
-
-def _from_plugin(point: EntryPoint) -> Card:
-    """A plug-in names a `Card`, or a class or function that makes the tokenizer and carries its `card`."""
-    import dataclasses
-
-    try:
-        thing = point.load()
-    except (ImportError, AttributeError, SyntaxError) as error:
-        raise UsageError(
-            f"the plug-in {point.name} ({point.value}) cannot be loaded: {type(error).__name__}: {error}",
-            "Reinstall or uninstall its package",
-        ) from error
-    found = thing if isinstance(thing, Card) else getattr(thing, "card", None)
-    if not isinstance(found, Card):
-        raise UsageError(
-            f"the plug-in {point.name} names {point.value}, which is neither a vtbench.zoo.card.Card nor carries one as `card`"
-        )
-    adapter = found.adapter or (thing if callable(thing) else "")
-    package = point.dist.name if point.dist is not None else point.value
-    return dataclasses.replace(found, name=point.name, adapter=adapter, origin=package)

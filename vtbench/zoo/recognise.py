@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vtbench.zoo import layout
-from vtbench.zoo.card import FOLDER, read
+from vtbench.zoo.catalogue import FOLDER, read
 
 ENOUGH = 0.5
 """Share of names that must agree before a guess is worth telling."""

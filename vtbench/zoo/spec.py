@@ -36,7 +36,7 @@ class Spec:
             return True
         if not self.at or "/" in self.name:
             return False
-        from vtbench.zoo.card import known
+        from vtbench.zoo.catalogue import known
 
         return not known(self.name) and ("." in self.name or _module_there(self.name))
 

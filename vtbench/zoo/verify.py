@@ -185,7 +185,7 @@ def verify(
 ) -> Sequence[Check]:
     """Every check of a model. Loading failures raise, as everywhere (`BadWeights`, `MissingWeights`, `MissingPackage`)."""
     from vtbench.zoo import load, notes
-    from vtbench.zoo.card import card as card_of
+    from vtbench.zoo.catalogue import card as card_of
     from vtbench.zoo.spec import parse
 
     card = card_of(parse(name).name)
