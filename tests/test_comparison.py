@@ -187,6 +187,14 @@ def test_a_named_protocol_is_reproduced_only_under_itself(titok):
     assert reproduce([titok], [published(protocol="adm")])[0].state == "not counted"
 
 
+def test_data_whose_digest_nobody_declares_count_on_the_users_word(titok):
+    mine = titok.model_copy(update={"dataset": titok.dataset.model_copy(update={"name": "folder:val"})})
+    (claim,) = reproduce([mine], [published()], data_is="imagenet-val")
+    assert claim.state == "reproduced"
+    assert any(r.startswith("on your word folder:val") and r.endswith("is imagenet-val") for r in claim.remarks)
+    assert reproduce([mine], [published()], data_is="coco")[0].state == "not counted"
+
+
 @pytest.mark.parametrize("change", ["limited", "subset", "data", "tokens"])
 def test_what_does_not_count_never_counts(titok, change):
     line = published()

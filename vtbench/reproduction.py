@@ -81,11 +81,13 @@ def reproduce(
     called: str = "",
     relative: float = RELATIVE,
     tolerances: Mapping[str, float] | None = None,
+    data_is: str = "",
 ) -> list[Claim]:
     """Every published value of the records' model against what was measured.
 
     lines: published tidy rows. called: the name that the publications use, where it is another. relative, tolerances: how far is
-    still the same (of the published value; per metric, absolute); half a unit of the last printed digit is always allowed.
+    still the same (of the published value; per metric, absolute); half a unit of the last printed digit is always allowed. data_is: the papers' name for
+    the data that were measured, on the user's word, where no suite declares their digest.
     A value published under a named protocol is reproduced only under that protocol; one whose protocol is unstated, under any."""
     wanted = {spelled(called)} if called else set().union(*(names_of(r) for r in records))
     published = [e for e in published_entries(lines) if spelled((e.line or {})["model"]) in wanted]
@@ -99,11 +101,13 @@ def reproduce(
         if key in seen or row.metric in ("codebook_size", "params_generator"):
             continue
         seen.add(key)
-        out.append(_claim(entry, records, relative, tolerances or {}))
+        out.append(_claim(entry, records, relative, tolerances or {}, data_is))
     return out
 
 
-def _claim(entry: Entry, records: Sequence[Record], relative: float, tolerances: Mapping[str, float]) -> Claim:
+def _claim(
+    entry: Entry, records: Sequence[Record], relative: float, tolerances: Mapping[str, float], data_is: str
+) -> Claim:
     value = entry.row.value
     assert value is not None
     allowed = max(last_digit(value) / 2, tolerances.get(entry.row.metric, relative * abs(value)))
@@ -112,12 +116,12 @@ def _claim(entry: Entry, records: Sequence[Record], relative: float, tolerances:
         for row in record.rows:
             if (row.metric, row.slice) != (entry.row.metric, entry.row.slice) or row.value is None:
                 continue
-            if entry.row.resolution not in (None, row.resolution) and record.dataset.name == entry.dataset:
+            if entry.row.resolution not in (None, row.resolution) and entry.dataset in (record.dataset.name, data_is):
                 continue
             mine = Entry(row, record)
             difference = row.value - value
             within = math.isfinite(difference) and abs(difference) <= allowed * (1 + 1e-9)
-            trials.append(Trial(mine, difference, within, _excluded(mine, entry)))
+            trials.append(Trial(mine, difference, within, _excluded(mine, entry, data_is)))
     counted = [t for t in trials if not t.excluded]
     if any(t.within for t in counted):
         state: State = "reproduced"
@@ -128,7 +132,7 @@ def _claim(entry: Entry, records: Sequence[Record], relative: float, tolerances:
     return Claim(entry, state, allowed, tuple(trials), tuple(_remarks(entry, counted)))
 
 
-def _excluded(mine: Entry, published: Entry) -> str:
+def _excluded(mine: Entry, published: Entry, data_is: str) -> str:
     assert mine.record is not None
     record, row = mine.record, mine.row
     if row.status in ("limited", "skipped", "failed"):
@@ -137,7 +141,7 @@ def _excluded(mine: Entry, published: Entry) -> str:
         return "samples failed"
     if "subset" in record.options:
         return f"the subset {record.options['subset']}"
-    if record.dataset.name != published.dataset:
+    if published.dataset not in (record.dataset.name, data_is):
         return f"data {record.dataset.name}, not {published.dataset}"
     if published.row.tokens not in (None, row.tokens):
         return f"{row.tokens} tokens, not {published.row.tokens}"
@@ -164,6 +168,8 @@ def _remarks(published: Entry, counted: Sequence[Trial]) -> list[str]:
         away = number(other.measured.row.value, other.measured.row.ci_low, other.measured.row.ci_high)
         out.append(f"under {other.measured.row.protocol} it is {away}" + (f" ({fields})" if fields else ""))
     record = best.measured.record
+    if record and record.dataset.name != published.dataset:
+        out.append(f"on your word {record.dataset.counted()} is {published.dataset}")
     digests = [f.get("digest") for f in (record.model.card.get("files", []) if record else []) if f.get("digest")]
     if record and digests and not any(record.model.revision.split(";")[0] == d for d in digests):
         out.append("the weights' digest is not the one that the model's card carries")

@@ -18,12 +18,16 @@ def reproduce(
     tolerance: list[str] = typer.Option(
         [], "--tolerance", help="How far is still the same: 0.02 (of the value), or fid=0.05 (absolute). Repeatable."
     ),
+    data_is: str = typer.Option(
+        "", "--data-is", help="Your word for the data, by the papers' name: imagenet-val, imagenet-256."
+    ),
     out: str = typer.Option("results", envvar="VTBENCH_OUT", help="The results folder."),
     json: bool = typer.Option(False, "--json", help="Print JSON on stdout."),
 ) -> None:
     """Hold a model's results against its published numbers, protocol by protocol: exit code 3 on a mismatch, 1 when nothing counts.
 
-    Limited runs, subsets and other data never count. A value whose protocol the paper does not state is reproduced when any
+    Limited runs, subsets and other data never count. Data are known by their digest; those of which no suite declares one count on your word alone (--data-is), which
+    is printed beside the verdict. A value whose protocol the paper does not state is reproduced when any
     measured protocol gives it; the others are listed with what differs."""
     from vtbench.cli.results import gathered
     from vtbench.errors import UnknownName, VtbenchError
@@ -37,7 +41,7 @@ def reproduce(
     if not chosen:
         raise UnknownName("result", model, {label(r) for r in records})
     relative, absolute = _tolerances(tolerance, RELATIVE)
-    claims = judge(chosen, tables(), called=published, relative=relative, tolerances=absolute)
+    claims = judge(chosen, tables(), called=published, relative=relative, tolerances=absolute, data_is=data_is)
     if not claims:
         raise VtbenchError(
             f"no published number of {published or model} is known", "--published gives the papers' name for it"
@@ -53,8 +57,10 @@ def reproduce(
     if any(c.state == "mismatch" for c in claims):
         raise typer.Exit(3)
     if not any(c.state == "reproduced" for c in claims):
+        wanted = ", ".join(dict.fromkeys(c.published.dataset for c in claims))
         raise VtbenchError(
-            "nothing measured counts against the published numbers", "They need the whole data that the papers used"
+            "nothing measured counts against the published numbers",
+            f"They need the whole data that the papers used ({wanted}); --data-is NAME says that yours are those",
         )
 
 
