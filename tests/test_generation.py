@@ -13,13 +13,13 @@ from toys import Blots, Patches
 
 import vtbench
 from vtbench.api import Condition, View
+from vtbench.calling import generate, unmade
 from vtbench.cli.generate import beside, variants
 from vtbench.comparable import Entry, why_not
 from vtbench.data.conditions import labels, prompts
 from vtbench.engine.chunks import seed_of
 from vtbench.errors import BadData, BadSample, UsageError
 from vtbench.evaluation import Evaluator
-from vtbench.generating import generate, unmade
 from vtbench.record import DatasetInfo, ModelInfo, Record, Row, SuiteInfo
 from vtbench.record import write as write_record
 from vtbench.seeds import over_seeds

@@ -11,10 +11,10 @@ from pipelines import dit, stable_diffusion
 
 from vtbench import zoo
 from vtbench.api import Condition
+from vtbench.calling import generate, unmade
 from vtbench.data.conditions import labels, prompts
 from vtbench.errors import BadSample, BadWeights, MissingWeights, UsageError
 from vtbench.evaluation import Evaluator
-from vtbench.generating import generate, unmade
 
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")

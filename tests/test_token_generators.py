@@ -13,9 +13,9 @@ import torch
 from zoo_seeded import seeded_state
 
 from vtbench.api import Capabilities, Tokenizer, Tokens
+from vtbench.calling import generate, unmade
 from vtbench.data.conditions import labels
 from vtbench.errors import BadSample, BadWeights, UsageError
-from vtbench.generating import generate, unmade
 from vtbench.registry import resolve
 from vtbench.zoo import catalogue as cards
 from vtbench.zoo.layout import shapes_of

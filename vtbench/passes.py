@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from vtbench.api import GENERATED, INPUT, OUTPUT, Batch, Model, Rows
-from vtbench.calling import Caller
+from vtbench.calling import Caller, unmade
 from vtbench.data.reading import LIMIT
 from vtbench.engine.chunks import Chunk
 from vtbench.engine.rows import stack
@@ -20,7 +20,6 @@ from vtbench.engine.store import Measured
 from vtbench.errors import BadSample, LostBatch, Unread, VtbenchError
 from vtbench.feed import Feed, Order, Ready, Refused
 from vtbench.forward import Forward
-from vtbench.generating import unmade
 from vtbench.keep import Keep
 from vtbench.memory import full
 from vtbench.plan import Plan, Prepared, Station

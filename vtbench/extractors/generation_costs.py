@@ -102,7 +102,7 @@ class GenerationCosts:
 
 
 def _usable(model: Generator, condition: Condition) -> bool:
-    from vtbench.generating import check
+    from vtbench.calling import check
 
     try:
         check(model, condition)
