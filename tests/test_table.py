@@ -128,6 +128,15 @@ def test_show_puts_controls_beside_the_model_and_reasons_below():
     assert "clean" in _shown(make(), everything=True)
 
 
+def test_show_says_what_a_value_warns_of_and_leaves_out_columns_without_words():
+    record = make(None, "tiny")
+    rows = [r.model_copy(update={"notes": {"warning": "24 images for 2048 dimensions"}}) for r in record.rows]
+    plain = [r for r in rows if r.slice == "all"]
+    text = _shown(record.model_copy(update={"rows": plain}), width=80)
+    assert "psnr" in text and ": 24 images for 2048 dimensions" in text
+    assert " slice " not in text and " slice " in _shown(record)
+
+
 def test_show_prints_markup_as_text():
     text = _shown(make(None, "[red]x[/red]", status="partial"))
     assert "[red]x[/red]" in text

@@ -144,7 +144,8 @@ class Evaluator:
         opened.meet(model, whole=not (o.subset or o.limit))
         if o.strict and dataset.problems:
             raise BadSample(f"{dataset.problems[0][0]}: {dataset.problems[0][1]}")
-        if o.tokens and not model.capabilities.prefix:
+        asked = model not in self._controls.values()  # of the controls nobody asked for prefixes
+        if o.tokens and asked and not model.capabilities.prefix:
             self.talk.warn(f"{model.name} does not decode prefixes: --tokens does not apply to it")
         # asked once: a model that cannot tell its weights gives another each time, and on each rank
         revision = ranks().same(model.revision)

@@ -218,6 +218,12 @@ def _loaded(name: str, weights: str | None, state_key: str, allow_code: bool, up
 
 def _lines(key: str, value: Any) -> list[str]:
     if isinstance(value, dict):
+        if value and all(isinstance(v, dict) for v in value.values()):
+            return [f"{key}:", *(f"  {line}" for k, v in value.items() for line in _lines(k, v))]
+        deep = {k: v for k, v in value.items() if isinstance(v, dict)}
+        if deep:
+            plain = {k: v for k, v in value.items() if k not in deep}
+            return [*_lines(key, plain), *(f"  {line}" for k, v in deep.items() for line in _lines(k, v))]
         told = {k: " ".join(map(str, v)) if isinstance(v, list | tuple) else v for k, v in value.items()}
         return [f"{key}: {', '.join(f'{k} {v}' for k, v in told.items())}"] if value else []
     if isinstance(value, list):
@@ -229,5 +235,7 @@ def _lines(key: str, value: Any) -> list[str]:
                 for v in value
                 for line in _lines(key.removesuffix("s"), "; ".join(f"{k} {w}" for k, w in v.items()))
             ]
+        if any(" " in str(v) and len(str(v)) > 60 for v in value):
+            return [f"{key}:", *(f"  {v}" for v in value)]
         return [f"{key}: {', '.join(map(str, value))}"]
     return [f"{key}: {value}"]

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from typing import Protocol
 
+MOST = 6
+"""Decimals of a number with an interval, at most; what is zero at so many is printed as 0."""
+
 
 class Bounded(Protocol):
     """Anything with a value and an interval: a record's row or an `Interval` of one."""
@@ -30,7 +33,7 @@ def digits_of(low: float | None, high: float | None) -> int:
     place = -math.floor(math.log10(half))
     if half * 10**place < 2:
         place += 1
-    return min(max(place, 0), 6)
+    return min(max(place, 0), MOST)
 
 
 def fixed(value: float, places: int, sign: str = "") -> str:
@@ -46,7 +49,8 @@ def number(value: float | None, low: float | None = None, high: float | None = N
     if not math.isfinite(value):
         return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
     if real(low, high):
-        return fixed(value, digits_of(low, high))
+        text = fixed(value, digits_of(low, high))
+        return text if text.strip("-0.") or digits_of(low, high) < MOST else "0"
     if value == int(value) and abs(value) < 1e15:
         return f"{int(value)}"
     return f"{value:.{max(0, 3 - math.floor(math.log10(abs(value))))}f}" if 1e-4 <= abs(value) < 1e4 else f"{value:.4g}"
@@ -58,7 +62,10 @@ def with_interval(row: Bounded) -> str:
     if row.ci_low is None or row.ci_high is None or not real(row.ci_low, row.ci_high):
         return text
     places = digits_of(row.ci_low, row.ci_high)
-    return f"{text} [{fixed(row.ci_low, places)}, {fixed(row.ci_high, places)}]"
+    ends = fixed(row.ci_low, places), fixed(row.ci_high, places)
+    if text == "0" and not any(float(end) for end in ends):
+        return text
+    return f"{text} [{ends[0]}, {ends[1]}]"
 
 
 def signed(value: float, low: float | None = None, high: float | None = None) -> str:
