@@ -152,6 +152,50 @@ def test_a_bad_sample_is_counted_and_named_and_the_rest_goes_on(suite: str, phot
         _run(suite, photos, tmp_path / "strict", toys.Patches(bad=["image_05"]), strict=True)
 
 
+def test_what_a_model_breaks_is_not_held_against_the_next_one(
+    suite: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ground truth's measurements are shared by all models: one that gives nan must not spoil them."""
+    from vtbench import api, registry
+
+    registry.metrics()
+
+    class Grey:
+        name, version, takes = "grey", 1, "images"
+
+        def __init__(self, args: Any) -> None: ...
+        def open(self, device: str) -> None: ...
+        def identity(self) -> dict[str, str]:
+            return {}
+
+        def __call__(self, batch: Any, heads: Any) -> Any:
+            return {"mean": api.Rows(batch.images.mean((1, 2, 3)).numpy())}
+
+    monkeypatch.setitem(api.EXTRACTORS, "grey", Grey)
+    needs = {"out": api.Need("grey", "mean"), "truth": api.Need("grey", "mean", api.INPUT)}
+
+    def moved(m: Any, p: Any) -> Any:
+        yield api.Value(samples=m["out"].array() - m["truth"].array(), image=m["out"].image)
+
+    monkeypatch.setitem(api.METRICS, "grey_shift", api.Metric("grey_shift", moved, lambda p: needs))
+    Path(suite).write_text(SUITE + '[[metrics]]\nname = "grey_shift"\nprotocols = ["toy"]\n')
+    protocol = Path(suite).parent / "protocols" / "toy.toml"
+    protocol.write_text(PROTOCOL.replace('"psnr", ', '"psnr", "grey_shift", '))
+
+    class Broken(toys.Patches):
+        def decode(self, tokens: Any, **how: Any) -> Any:
+            return super().decode(tokens, **how) * float("nan")
+
+    broken = _run(suite, photos, tmp_path / "out", Broken(revision="broken"))
+    assert {(f.stage, f.reason) for f in broken.record.failures} == {
+        ("model", "patches decoded to values that are not finite")
+    }
+    assert len(broken.record.failures) == 10
+    good = _run(suite, photos, tmp_path / "out")
+    assert not good.record.failures and {r.n for r in good.rows()} == {10}
+    assert good.record.rows == _run(suite, photos, tmp_path / "other").record.rows
+
+
 def test_truncated_and_empty_files_are_named(suite: str, photos: Path, tmp_path: Path) -> None:
     (photos / "empty.png").write_bytes(b"")
     whole = (photos / "image_00.png").read_bytes()

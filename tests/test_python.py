@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import random
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +79,82 @@ def test_an_evaluation_leaves_training_untouched(photos: Path, tmp_path: Path) -
     assert all(torch.equal(a, b) for a, b in zip(with_it, without))
 
 
+@pytest.mark.parametrize("around", ["autocast", "float64", "meta"])
+def test_what_surrounds_an_evaluation_moves_no_number(around: str, photos: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Trained()
+    tokenizer = vtbench.tokenizer(encode=model.ids, decode=model.pixels, codebook_size=16, name="mine")
+    suite = _pixels_suite(tmp_path)
+
+    def measured(out: str) -> dict[str, float]:
+        how = {"data": str(photos), "device": "cpu", "baselines": False, "alarms": False}
+        return vtbench.evaluate(tokenizer, suite, out=str(tmp_path / out), **how).flat()
+
+    plain, truth = measured("plain"), torch.rand(4, 3, 64, 64)
+    surroundings = {"autocast": lambda: torch.autocast("cpu", torch.bfloat16), "meta": lambda: torch.device("meta")}
+    meters = [vtbench.Meter(["psnr", "ssim"]) for _ in range(2)]
+    meters[0].update(truth, truth.flip(3))
+    if around == "float64":
+        torch.set_default_dtype(torch.float64)
+    try:
+        with surroundings.get(around, contextlib.nullcontext)():
+            assert measured("surrounded") == plain
+            meters[1].update(truth, truth.flip(3))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert meters[0].compute().flat() == meters[1].compute().flat()
+    assert not torch.is_autocast_enabled() and torch.empty(0).device.type == "cpu"
+
+
+def _pixels_suite(folder: Path) -> str:
+    path = folder / "pixels.toml"
+    entries = "".join(f'[[metrics]]\nname = "{name}"\nprotocols = ["vtbench"]\n' for name in ("psnr", "ssim"))
+    path.write_text(f'name = "pixels"\nversion = 1\ntask = "reconstruct"\nresolutions = [32]\n{entries}')
+    return str(path)
+
+
+def test_a_network_of_half_precision_is_given_images_of_its_own(photos: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Trained().bfloat16()
+    tokenizer = vtbench.tokenizer(reconstruct=model, name="half")
+    found = vtbench.evaluate(
+        tokenizer, _pixels_suite(tmp_path), data=str(photos), out=str(tmp_path), device="cpu", baselines=False
+    )
+    assert np.isfinite(found["psnr"].value)
+
+
+def test_wrappers_change_no_revision_and_a_lost_network_is_told() -> None:
+    model = Trained()
+    wrapped = torch.nn.Module()
+    wrapped.module = model  # as DistributedDataParallel holds it
+    compiled = torch.compile(model)
+    plain = vtbench.tokenizer(encode=model.ids, decode=model.pixels, codebook_size=16, modules=model)
+    for other in (wrapped, compiled):
+        made = vtbench.tokenizer(encode=model.ids, decode=model.pixels, codebook_size=16, modules=other)
+        assert made.revision == plain.revision
+    with pytest.warns(UserWarning, match="no network was found behind the functions of 'lost'"):
+        vtbench.tokenizer(reconstruct=torch.sigmoid, name="lost")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        vtbench.tokenizer(reconstruct=torch.sigmoid, name="known", modules=())
+
+
+def test_a_result_shows_itself_and_names_two_suites_apart(photos: Path, tmp_path: Path) -> None:
+    model = Trained()
+    tokenizer = vtbench.tokenizer(encode=model.ids, decode=model.pixels, codebook_size=16, name="mine")
+    suite = _pixels_suite(tmp_path)
+    text = Path(suite).read_text("utf-8")
+    (tmp_path / "twice.toml").write_text(text.replace('"pixels"', '"twice"').replace("ssim", "mse"))
+    suites = [suite, str(tmp_path / "twice.toml")]
+    how = {"data": str(photos), "out": str(tmp_path), "device": "cpu", "baselines": False}
+    found = vtbench.evaluate(tokenizer, suites, **how)
+    assert set(found.flat("val/")) == {"val/pixels/psnr", "val/twice/psnr", "val/ssim", "val/mse"}
+    shown = repr(found)
+    assert "pixels at 32 px" in shown and repr(found["psnr"]).removesuffix(" dB") in shown
+    assert max(map(len, shown.splitlines())) <= 100 and "Record(" not in shown
+    assert repr(vtbench.Result([])) == "Result(records=[])"
+
+
 def test_changed_weights_are_measured_anew(photos: Path, tmp_path: Path) -> None:
     model = Trained().eval()
     evaluator = vtbench.Evaluator(
@@ -112,8 +190,11 @@ def test_meter_equals_the_definition() -> None:
 def test_meter_refuses_what_would_be_a_silent_error() -> None:
     truth = torch.rand(2, 3, 16, 16)
     meter = vtbench.Meter(["psnr"])
-    with pytest.raises(UsageError, match=r"\[0, 1\]"):
-        meter.update(truth * 2 - 1, truth)
+    for wrong, way_out in ((truth * 2 - 1, r"\(x \+ 1\) / 2"), (truth * 1.2 - 0.1, "clamp"), (truth * 255, "/ 255")):
+        with pytest.raises(UsageError, match=rf"\[0, 1\]\. .*{way_out}"):
+            meter.update(wrong, truth)
+    with pytest.raises(UsageError, match="not finite"):
+        meter.update(truth, truth * float("nan"))
     with pytest.raises(UsageError, match="twice"):
         meter.update(truth, truth, ids=["a", "a"])
     with pytest.raises(UsageError, match="not both"):

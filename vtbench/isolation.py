@@ -1,10 +1,11 @@
-"""An evaluation inside a training loop leaves no trace: mode, gradients, random states, cudnn and TF32 flags, memory."""
+"""An evaluation inside a training loop leaves no trace: mode, gradients, random states, cudnn and TF32 flags, memory. Nor does the loop leave one in the
+evaluation: its autocast, default dtype and default device end where it begins."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ import numpy as np
 @contextmanager
 def untouched(modules: Iterable[Any] = ()) -> Iterator[None]:
     """Put modules into eval mode inside, and give back everything as it was: the mode of every submodule, Python's, NumPy's
-    and torch's random states (CPU and every CUDA device in use), the cudnn and TF32 flags, gradient mode."""
+    and torch's random states (CPU and every CUDA device in use), the cudnn and TF32 flags, gradient mode.
+
+    Autocast is off inside, and tensors are float32 on the CPU unless asked otherwise: whoever wants a model under autocast says so in its own functions."""
     import torch
 
     modes = [(m, m.training) for module in modules for m in module.modules()]
@@ -25,7 +28,8 @@ def untouched(modules: Iterable[Any] = ()) -> Iterator[None]:
     try:
         for module, _ in modes:
             module.training = False
-        yield
+        with plain():
+            yield
     finally:
         for module, mode in modes:
             module.training = mode
@@ -42,3 +46,31 @@ def untouched(modules: Iterable[Any] = ()) -> Iterator[None]:
         ):  # setting it starts a pool of threads, for which torch 2.2 waits for ever when memory is short
             torch.set_num_threads(threads)
         torch.set_grad_enabled(grad)
+
+
+@contextmanager
+def plain() -> Iterator[None]:
+    """No autocast, float32 and the CPU as torch's defaults, whatever surrounds it."""
+    import torch
+
+    dtype = torch.get_default_dtype()
+    here = getattr(torch, "get_default_device", None)  # torch 2.3
+    with ExitStack() as inside:
+        for device in ("cpu", "cuda"):
+            if _autocasting(device):
+                inside.enter_context(torch.autocast(device, enabled=False))
+        if here is not None and here().type != "cpu":
+            inside.enter_context(torch.device("cpu"))
+        if dtype != torch.float32:
+            torch.set_default_dtype(torch.float32)
+            inside.callback(torch.set_default_dtype, dtype)
+        yield
+
+
+def _autocasting(device: str) -> bool:
+    import torch
+
+    try:
+        return bool(torch.is_autocast_enabled(device))
+    except TypeError:  # before torch 2.4 there was a function for each
+        return bool({"cuda": torch.is_autocast_enabled, "cpu": torch.is_autocast_cpu_enabled}[device]())

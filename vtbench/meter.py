@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,7 +15,7 @@ from vtbench.api import Batch, Capabilities, Stream, Tokenizer, Tokens
 from vtbench.engine.chunks import Chunk
 from vtbench.engine.store import Measured
 from vtbench.errors import UsageError
-from vtbench.isolation import untouched
+from vtbench.isolation import plain, untouched
 from vtbench.plan import Plan, Station, make_plan
 from vtbench.record import DatasetInfo, ModelInfo, Record, SuiteInfo, run_id
 from vtbench.reduce import Reducer
@@ -57,6 +58,15 @@ def protocol_of(metric: str) -> str:
         if entry.name == metric:
             return entry.recommended
     raise UsageError(f"no protocol is recommended for '{metric}'", f"Name one: Meter(['{metric}@PROTOCOL'])")
+
+
+def _into_range(low: float, high: float) -> str:
+    """How images of a range come to [0, 1]."""
+    if not math.isfinite(high - low):
+        return "The model gave values that are not finite"
+    if high > 2:
+        return "Convert: x / 255 from 8 bits"
+    return "Clamp: x.clamp(0, 1)" if low > -0.5 else "Convert: (x + 1) / 2 from [-1, 1], and clamp to [0, 1]"
 
 
 class Meter:
@@ -128,7 +138,8 @@ class Meter:
         integers ``[B, N]`` or ``[B, h, w]`` with `codebook_size`, for codebook metrics."""
         import torch
 
-        gt, rec = (torch.as_tensor(x).detach().to(self.device, torch.float32) for x in (gt, rec))
+        with plain():
+            gt, rec = (torch.as_tensor(x).detach().to(self.device, torch.float32) for x in (gt, rec))
         if gt.shape != rec.shape or gt.ndim != 4 or gt.shape[1] != 3:
             raise UsageError(
                 f"originals {tuple(gt.shape)} and reconstructions {tuple(rec.shape)} are not both [B, 3, H, W]"
@@ -137,8 +148,7 @@ class Meter:
             low, high = float(images.min()), float(images.max())
             if not (low >= -0.01 and high <= 1.01):
                 raise UsageError(
-                    f"the {what} range from {low:.3g} to {high:.3g}, not over [0, 1]",
-                    "Convert: (x + 1) / 2 from [-1, 1]",
+                    f"the {what} range from {low:.3g} to {high:.3g}, not over [0, 1]", _into_range(low, high)
                 )
         plan = self._plan_for(int(gt.shape[2]), int(gt.shape[3]))
         names = list(ids) if ids is not None else [f"{self._rank()}-{self._count + i:08d}" for i in range(len(gt))]

@@ -44,11 +44,11 @@ class _Work:
             station: {head: [] for head in heads} for station, heads in wanted.items()
         }
 
-    def fail(self, position: int, why: Exception, prepared: Prepared, *, lost: bool = False) -> None:
-        """A sample has no measurements. lost: the next run tries it again."""
+    def fail(self, position: int, why: Exception, stations: Sequence[Station], *, lost: bool = False) -> None:
+        """A sample has no measurements of these stations. lost: the next run tries it again."""
         if self._strict:
             raise BadSample(f"{self.chunk.samples[position].id}: {why}")
-        for station in self.stations[prepared]:
+        for station in stations:
             self._out[station].failed[position] = str(why)
             self._out[station].lost |= lost
 
@@ -144,7 +144,9 @@ class Bench:
             for got in self._fed(self._order(chunk, wanted)):
                 if isinstance(got, Refused):
                     for prepared in got.prepared:
-                        work.fail(got.position, got.problem, prepared, lost=isinstance(got.problem, Unread))
+                        work.fail(
+                            got.position, got.problem, work.stations[prepared], lost=isinstance(got.problem, Unread)
+                        )
                 else:
                     got.settle()
                     images = None if got.images is None else got.images.to(self.device)
@@ -256,14 +258,14 @@ class Bench:
             parts(most)
             return
         try:
-            found = self._batch(work, prepared, items, images)
+            found = self._batch(work, prepared, items, images, work.stations[prepared], work.keeping)
         except LostBatch as error:
             for item in items:
-                work.fail(item.position, error, prepared, lost=True)
+                work.fail(item.position, error, work.stations[prepared], lost=True)
             return
         except BadSample as error:
             if len(items) == 1:
-                work.fail(items[0].position, error, prepared)
+                self._spoilt(work, prepared, items, images, error)
                 return
             most = 1
         except (RuntimeError, MemoryError) as error:
@@ -280,10 +282,29 @@ class Bench:
             return
         work.add(items, found)
 
+    def _spoilt(
+        self, work: _Work, prepared: Prepared, items: list[Item], images: torch.Tensor | None, why: BadSample
+    ) -> None:
+        """A single sample that cannot be measured. The model's fault is none of the ground truth's, which all models share: that is measured without it."""
+        (position,) = (item.position for item in items)
+        truth = [s for s in work.stations[prepared] if not s.at.model()]
+        of_model = [s for s in work.stations[prepared] if s.at.model()]
+        work.fail(position, why, of_model or truth)
+        if of_model and truth:
+            try:
+                work.add(items, self._batch(work, prepared, items, images, truth, None))
+            except BadSample as error:
+                work.fail(position, error, truth)
+
     def _batch(
-        self, work: _Work, prepared: Prepared, items: Sequence[Item], images: torch.Tensor | None
+        self,
+        work: _Work,
+        prepared: Prepared,
+        items: Sequence[Item],
+        images: torch.Tensor | None,
+        stations: Sequence[Station],
+        keeping: Keep | None,
     ) -> dict[Station, Mapping[str, Rows]]:
-        stations, keeping = work.stations[prepared], work.keeping
         forward = Forward(self._caller, items, images, prepared.resolution, self._each)
         found: dict[Station, Mapping[str, Rows]] = {}
         samples = [i.sample for i in items]

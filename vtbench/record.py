@@ -64,7 +64,8 @@ class DatasetInfo(_Model):
     def counted(self) -> str:
         """The name with the number of images, for titles and captions."""
         against = f"{self.made} images against " if self.made else ""
-        return f"{against}{self.name} (n = {self.n})"
+        size = f"n = {self.n}" if self.n else "its statistics"
+        return f"{against}{self.name} ({size})"
 
 
 class Failure(_Model):

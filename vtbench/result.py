@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +10,18 @@ from typing import TYPE_CHECKING
 
 from vtbench.errors import UnknownName
 from vtbench.record import Record, Row, piece
+from vtbench.report.numbers import with_interval
 from vtbench.table import COLUMNS
 from vtbench.table import rows as tidy_rows
 
 if TYPE_CHECKING:
     import pandas
 
+WIDTH = 100
+"""Columns of a result that is shown as text."""
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Cell:
     """One value with its 95% interval (None where there is none)."""
 
@@ -27,8 +32,12 @@ class Cell:
     def __float__(self) -> float:
         return self.value
 
+    def __repr__(self) -> str:
+        """``24.4 [23.5, 25.2] dB``."""
+        return f"{with_interval(self.row)} {self.row.unit}".rstrip()
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Result:
     """The records of one evaluation: the model's first, then the controls'.
 
@@ -37,6 +46,20 @@ class Result:
     records: Sequence[Record]
     controls: Sequence[Record] = ()
     out: Path | None = None
+
+    def __repr__(self) -> str:
+        """The table that the command line prints: what a notebook shows."""
+        if not self.records:
+            return "Result(records=[])"
+        from rich.console import Console
+
+        from vtbench.console import printable
+        from vtbench.report.terminal import show
+
+        console = Console(file=io.StringIO(), width=WIDTH, color_system=None, force_terminal=False)
+        with console.capture() as text:
+            show([*self.records, *self.controls], console)
+        return printable("\n".join(line.rstrip() for line in text.get().splitlines()))
 
     @property
     def record(self) -> Record:
@@ -66,12 +89,15 @@ class Result:
 
     def flat(self, prefix: str = "") -> dict[str, float]:
         """Numbers by name for a logger: ``{"val/fid": 1.2, "val/t_acc/small": 30.0}``, recommended protocols only; resolution and
-        tokens join the name where there are several."""
-        rows = [r for r in self.rows() if r.recommended and r.value is not None]
+        tokens join the name where there are several, the suite where two suites have a number of the same name."""
+        of_suite = [
+            (r.suite.name, row) for r in self.records for row in r.rows if row.recommended and row.value is not None
+        ]
+        rows = [row for _, row in of_suite]
         several_sizes = len({r.resolution for r in rows}) > 1
         several_tokens = len({r.tokens for r in rows if r.tokens is not None}) > 1
-        out: dict[str, float] = {}
-        for row in rows:
+        named: dict[str, dict[str, float]] = {}
+        for suite, row in of_suite:
             parts = [row.metric]
             if piece(row.slice) not in ("all", "mean"):
                 parts.append(piece(row.slice))
@@ -79,8 +105,12 @@ class Result:
                 parts.append(str(row.resolution))
             if several_tokens and row.tokens is not None:
                 parts.append(f"{row.tokens}-tokens")
-            out.setdefault(prefix + "/".join(parts), float(row.value))  # type: ignore[arg-type]
-        return out
+            named.setdefault("/".join(parts), {}).setdefault(suite, float(row.value))  # type: ignore[arg-type]
+        return {
+            prefix + (name if len(values) == 1 else f"{suite}/{name}"): value
+            for name, values in named.items()
+            for suite, value in values.items()
+        }
 
     def to_pandas(self) -> pandas.DataFrame:
         """The tidy rows of the model and the controls, in the table's columns."""

@@ -64,34 +64,30 @@ def audit(
 
 
 def _print(found: Certificate) -> None:
-    from rich.table import Table
     from rich.text import Text
+
+    from vtbench.report.terminal import ruled
 
     console = screen()
     kind = "pairs" if found.paired else "images a side, not paired"
-    table = Table(title=Text(f"ours beside the packages', {found.n} {kind}"), title_justify="left")
-    for heading in ("peer", "metric", "protocol", "ours", "theirs", "difference", "tolerance", ""):
-        table.add_column(
-            heading, justify="right" if heading in ("ours", "theirs", "difference", "tolerance") else "left"
-        )
+    console.print(Text(f"ours beside the packages', {found.n} {kind}; tolerances are relative", style="italic"))
+    table = ruled()
+    for heading in ("metric (protocol)", "ours", "theirs", "difference", "tolerance", ""):
+        table.add_column(heading, justify="left" if heading in ("metric (protocol)", "") else "right", overflow="fold")
+    last = ""
     for c in found.checks:
         if c.ok is None and c.theirs is None:
             continue
+        peer = f"{c.peer} {c.version}"
+        if peer != last:
+            table.add_row(Text(peer, "bold"))
+            last = peer
         verdict = {True: "agrees", False: "DISAGREES", None: "not measured"}[c.ok]
         numbers = [f"{v:.6g}" if v is not None else "" for v in (c.ours, c.theirs)]
         difference = f"{c.difference:.2g}" if c.difference is not None else ""
-        tolerance = f"{c.tolerance:g} rel." if c.tolerance is not None else ""
+        tolerance = f"{c.tolerance:g}" if c.tolerance is not None else ""
         style = "bold red" if c.ok is False else ""
-        table.add_row(
-            Text(f"{c.peer} {c.version}"),
-            c.metric,
-            Text(c.protocol),
-            *numbers,
-            difference,
-            tolerance,
-            verdict,
-            style=style,
-        )
+        table.add_row(Text(f"  {c.metric} ({c.protocol})"), *numbers, difference, tolerance, verdict, style=style)
     console.print(table)
     for peer, why in dict.fromkeys((f"{c.peer} {c.version}".strip(), c.why) for c in found.checks if c.why):
         console.print(Text(f"{peer}: {why}", style="dim"), soft_wrap=True)

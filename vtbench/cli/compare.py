@@ -90,13 +90,12 @@ def _print(pairs: list[Pair]) -> None:
 
 def _table(pair: Pair, *, narrow: bool) -> Table:
     """One line a metric and slice. narrow: intervals below their values."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
     from rich.text import Text
 
     from vtbench.comparison import title
     from vtbench.report.delta import shown
     from vtbench.report.numbers import arrow, signed, with_interval
+    from vtbench.report.terminal import ruled
 
     def number(text: str) -> Text:
         return Text(text.replace(" [", "\n[") if narrow else text)
@@ -104,14 +103,8 @@ def _table(pair: Pair, *, narrow: bool) -> Table:
     lines = shown(pair)
     places = dict.fromkeys(map(_where, lines))
     above = Text(f"at {next(iter(places))}") if len(places) == 1 and any(places) else None
-    table = Table(
-        title=above,
-        title_justify="left",
-        header_style="bold",
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
+    table = ruled()
+    table.title, table.title_justify = above, "left"
     table.add_column("metric", overflow="fold")
     if len(places) > 1:
         table.add_column("at", overflow="fold")

@@ -108,16 +108,18 @@ def _as_data(claim: Claim) -> dict[str, Any]:
 
 
 def _print(claims: list[Claim]) -> None:
-    from rich.table import Table
     from rich.text import Text
 
     from vtbench.report.numbers import signed, with_interval
+    from vtbench.report.terminal import ruled
 
     console = screen()
-    table = Table(header_style="bold")
+    table = ruled()
     for heading in ("metric", "px", "published", "stated protocol, source", "measured", "protocol", "difference", ""):
         table.add_column(
-            heading, justify="right" if heading in ("px", "published", "measured", "difference") else "left"
+            heading,
+            justify="right" if heading in ("px", "published", "measured", "difference") else "left",
+            overflow="fold",
         )
     marks = {"reproduced": ("reproduced", "green"), "mismatch": ("mismatch", "red")}
     absent: dict[str, int] = {}

@@ -76,14 +76,16 @@ def merged(tried: Sequence[Tried]) -> list[tuple[str, Tried]]:
 
 def show(subjects: Sequence[Explained], console: Console) -> None:
     """Print one table a subject and metric, and the sentences below it."""
-    from rich.table import Table
     from rich.text import Text
+
+    from vtbench.report.terminal import ruled
 
     for explained in subjects:
         name = NAMES.get(explained.metric, explained.metric)
-        table = Table(title=Text(f"{explained.subject}: {name} under every protocol"), title_justify="left")
+        console.print(Text(f"{explained.subject}: {name} under every protocol", style="italic"), soft_wrap=True)
+        table = ruled()
         for heading in (name, "95%", "protocol", "differs from " + base_of(explained.metric)):
-            table.add_column(heading, justify="right" if heading == name else "left")
+            table.add_column(heading, justify="right" if heading == name else "left", overflow="fold")
         for names, t in merged(explained.tried):
             value, metric = float(t.value or 0), explained.metric
             interval = (

@@ -20,7 +20,7 @@ Column = tuple[str, int | None, str]
 Lines = Mapping[tuple[str, str, str], Mapping[Column, Row]]
 """The lines of the shown table: (metric, protocol, slice) -> its cells."""
 LONGEST = 24
-"""Characters of a model's name on one line of a heading."""
+"""Characters of a metric's or a model's name on one line, where there is little room."""
 
 
 def _column_title(record: Record, column: Column, several: bool) -> str:
@@ -64,7 +64,7 @@ def show(
         title = f"{where}, {_data(records)}"
         columns = list(dict.fromkeys(column for cells in lines.values() for column in cells))
         columns.sort(key=lambda c: list(by_id).index(c[0]))
-        console.print(Text(title, style="italic"))
+        console.print(Text(title, style="italic"), soft_wrap=True)
         for table in _fitting(lines, by_id, columns, console):
             console.print(table)
     hidden = 0 if everything else sum(not _shown(row) for record in records for row in record.rows)
@@ -104,15 +104,23 @@ def fits(table: Table, console: Console) -> bool:
     return console.measure(table, options=console.options.update(width=10_000)).maximum <= console.width
 
 
-def _table(lines: Lines, by_id: Mapping[str, Record], columns: Sequence[Column], *, narrow: bool) -> Table:
-    """One line a metric, protocol and slice, one column a model and budget. narrow: intervals below their values."""
+def ruled() -> Table:
+    """An empty table as all of them look: a line below the heading, two spaces between columns, no edges."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
+
+    return Table(header_style="bold", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+
+
+def _table(lines: Lines, by_id: Mapping[str, Record], columns: Sequence[Column], *, narrow: bool) -> Table:
+    """One line a metric, protocol and slice that these columns have, one column a model and budget. narrow: intervals below their values."""
     from rich.text import Text
 
     budgets = {record: {c[1] for cells in lines.values() for c in cells if c[0] == record} for record in by_id}
-    table = Table(header_style="bold", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for heading in ("metric", "slice", "protocol"):
+    table = ruled()
+    lines = {key: cells for key, cells in lines.items() if any(column in cells for column in columns)}
+    sliced = any(part != "all" for _, _, part in lines)
+    for heading in ("metric", *(["slice"] if sliced else []), "protocol"):
         table.add_column(heading, no_wrap=heading == "metric", overflow="fold")
     for column in columns:
         head = _column_title(by_id[column[0]], column, len(budgets[column[0]]) > 1)
@@ -120,9 +128,11 @@ def _table(lines: Lines, by_id: Mapping[str, Record], columns: Sequence[Column],
     last = ""
     for (metric, protocol, part), cells in lines.items():
         name = "" if metric == last else _name(metric, next(iter(cells.values())))
+        if narrow and len(name) > LONGEST:
+            name = name.replace(" (", "\n(")
         table.add_row(
             Text(name),
-            Text("" if part == "all" else part),
+            *([Text("" if part == "all" else part)] if sliced else []),
             Text(protocol, style="dim"),
             *(_cell(cells.get(column), narrow) for column in columns),
         )
@@ -132,12 +142,10 @@ def _table(lines: Lines, by_id: Mapping[str, Record], columns: Sequence[Column],
 
 def _models_down(lines: Lines, by_id: Mapping[str, Record], columns: Sequence[Column]) -> Table:
     """A line a model and budget, a column a metric, intervals below their values: for a sweep. The spread over seeds is left to the table's file."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
     from rich.text import Text
 
     budgets = {record: {c[1] for c in columns if c[0] == record} for record in by_id}
-    table = Table(header_style="bold", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = ruled()
     table.add_column("model")
     wanted = {key: cells for key, cells in lines.items() if not key[2].endswith(";of=std")}
     for (metric, protocol, part), cells in wanted.items():
@@ -184,12 +192,17 @@ def _below(records: Sequence[Record], console: Console) -> None:
 
     told: dict[str, dict[str, None]] = {}
     metrics: dict[str, dict[str, None]] = {}
+    warnings: dict[str, dict[str, None]] = {}
     for record in records:
         for row in record.rows:
+            if "warning" in row.notes and _shown(row):
+                warnings.setdefault(str(row.notes["warning"]), {})[row.metric] = None
             if row.why and _shown(row):
                 reason = f"{row.status}: {row.why}"
                 told.setdefault(reason, {})[label(record)] = None
                 metrics.setdefault(reason, {})[row.metric] = None
+    for warning, names in warnings.items():
+        console.print(Text(f"{', '.join(names)}: {warning}", style="yellow"), soft_wrap=True)
     for reason, models in told.items():
         console.print(Text(f"{_some(models)}: {', '.join(metrics[reason])} {reason}", style="dim"), soft_wrap=True)
     for record in records:

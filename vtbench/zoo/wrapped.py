@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import re
 import secrets
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import CodeType
@@ -26,7 +28,7 @@ def tokenizer(
     codebook_size: int | Sequence[int] | None = None,
     value_range: tuple[float, float] = (0.0, 1.0),
     name: str = "mine",
-    modules: Any = (),
+    modules: Any = None,
     prefix: bool = False,
     resolution: int | None = None,
     multiple: int = 1,
@@ -40,8 +42,9 @@ def tokenizer(
     encode: float32 images ``[B, 3, H, W]`` in `value_range` -> ids, integers ``[B, N]``, ``[B, h, w]``, or ``[B, N, C]`` with C = ``len(codebook_size)`` codebooks (floats are
     taken for continuous latents and have no bits). decode: what encode gave, of the same shape and type -> images in `value_range`. Or `reconstruct`: images -> images,
     which has no tokens to count. codebook_size: K, or one K a codebook. modules: the network (or several, or a mapping with `encoder` and `decoder`), from whose weights the revision is
-    taken each time the model is measured; without it they are looked for behind the functions (bound methods, partials, closures). When none is found every measurement gets a
-    revision of its own, so nothing stale is ever reused and nothing is ever resumed. prefix: any first k of ``[B, N]`` ids decode. resolution: the only side it takes;
+    taken each time the model is measured, and which is in eval mode meanwhile; without it they are looked for behind the functions (bound methods, partials, closures), and it is
+    warned when none is found (``modules=()``: there is none): then every measurement gets a revision of its own, so nothing stale is ever reused and nothing is ever resumed. A
+    network of half-precision weights is given images of that precision. prefix: any first k of ``[B, N]`` ids decode. resolution: the only side it takes;
     multiple: sides must be multiples of it (the core pads). kind: `index`, `bits` or `continuous` when the dtype does not tell. codebook: gives float ``[K, dims]``. batch: False
     for functions that take one image at a time (still with a batch axis).
 
@@ -66,6 +69,12 @@ def tokenizer(
         per_image_noise=batch,
     )
     functions = [f for f in (encode, decode, reconstruct) if f is not None]
+    networks = _networks(() if modules is None else modules, functions)
+    if modules is None and not networks:
+        warnings.warn(
+            f"no network was found behind the functions of '{name}': it is measured in whatever mode it is in, and no measurement is used twice. Give modules=NETWORK, or modules=() if there is none",
+            stacklevel=2,
+        )
     return Wrapped(
         name,
         encode,
@@ -73,7 +82,7 @@ def tokenizer(
         reconstruct,
         sizes,
         (low, high),
-        _networks(modules, functions),
+        networks,
         can,
         kind,
         dict(params or {}),
@@ -146,6 +155,10 @@ def _code(code: CodeType) -> str:
     return f"{code.co_code.hex()} {code.co_names} {constants}"
 
 
+_WRAPPERS = re.compile(r"(^|(?<=\.))(_orig_mod|module)\.")
+"""What torch.compile and data-parallel wrappers put before the names of weights."""
+
+
 class Wrapped(Tokenizer):
     """What `tokenizer` makes. The user's network is neither moved nor switched between training and evaluation here: the core does that around a measurement and undoes it."""
 
@@ -182,7 +195,7 @@ class Wrapped(Tokenizer):
         functions = [f for f in (self._encode, self._decode, self._reconstruct) if f is not None]
         wrapping = [self._sizes, self._range, self._kind, [_spelled(f) for f in functions]]
         state = {
-            f"{name}/{k}": v
+            f"{name}/{_WRAPPERS.sub('', k)}": v
             for name, net in self._networks.items()
             for k, v in net.state_dict().items()
             if torch.is_tensor(v)
@@ -194,9 +207,14 @@ class Wrapped(Tokenizer):
         first = next((p for net in self._networks.values() for p in net.parameters()), None)
         return first.device if first is not None else torch.device("cpu")
 
+    def _precision(self) -> torch.dtype:
+        """float32, but for networks whose weights are all of one half precision."""
+        found = {p.dtype for net in self._networks.values() for p in net.parameters() if p.is_floating_point()}
+        return next(iter(found)) if found in ({torch.bfloat16}, {torch.float16}) else torch.float32
+
     def _inwards(self, images: torch.Tensor) -> torch.Tensor:
         low, high = self._range
-        moved = images.to(self._device()) if self._networks else images
+        moved = images.to(self._device(), self._precision()) if self._networks else images
         return moved if (low, high) == (0.0, 1.0) else moved * (high - low) + low
 
     def _outwards(self, images: Any, like: int) -> torch.Tensor:
