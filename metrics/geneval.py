@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from vtbench.api import OUTPUT, Fields, Measurements, Need, Value, View, metric
-from vtbench.engine.chunks import groups_of
 from vtbench.geneval.prompts import TAGS, Prompt
 from vtbench.geneval.results import found_in, prompt_of, rules_of
 from vtbench.geneval.rules import judge
+from vtbench.hashing import groups_of
 from vtbench.intervals import bootstrap_strata
 
 FIELDS = (

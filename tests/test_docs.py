@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import re
 from pathlib import Path
 
@@ -53,3 +55,37 @@ def test_the_results_page_names_commands_and_columns_that_exist():
     assert ", ".join(table.COLUMNS) in " ".join(text.split())
     for command in re.findall(r"vtbench ([a-z]+)", text):
         assert command in cli.COMMANDS
+
+
+def test_the_map_of_the_house_has_every_module_and_no_other():
+    root = DOCS.parent
+    text = (DOCS / "house.md").read_text()
+    steps = text.partition("## What goes where")[0]
+    named = set(re.findall(r"`([a-z_]+)`", steps))
+    assert named == {p.stem for p in (root / "vtbench").glob("*.py")} - {"__init__", "__main__", "_version"}
+    folders = {p.parent.name for p in (root / "vtbench").glob("*/__init__.py")}
+    assert set(re.findall(r"`(?:vtbench/)?([a-z]+)/`", steps)) == folders
+    for path in re.findall(r"`((?:vtbench|suites|metrics|results|tests)/[\w/.]+)`", text):
+        assert "NAME" in path or "FAMILY" in path or (root / path).exists(), path
+    for name in re.findall(r"`((?:data|cli|registry)[\w.]*\.[A-Z_]+)`", text):
+        module, _, attribute = name.rpartition(".")
+        assert hasattr(importlib.import_module(f"vtbench.{module}"), attribute), name
+
+
+def test_no_module_imports_from_a_later_row_of_the_map():
+    rows = re.findall(
+        r"^\| [^|]+ \| ([^|]+) \|$", (DOCS / "house.md").read_text().partition("`evaluation` leads")[0], re.M
+    )
+    row = {name: i for i, names in enumerate(rows) for name in re.findall(r"`(?:vtbench/)?([a-z_]+)/?`", names)}
+    root = DOCS.parent
+    for path in [*root.glob("vtbench/**/*.py"), *root.glob("metrics/*.py")]:
+        own = path.relative_to(root).with_suffix("").parts
+        here = row.get("metrics" if own[0] == "metrics" else own[1])
+        if here is None or "drivers" in own:
+            continue
+        for node in ast.parse(path.read_text()).body:  # neither lazy imports nor those for types alone
+            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("vtbench"):
+                continue
+            inner = node.module.split(".")[1:]
+            for name in inner[:1] or [a.name for a in node.names]:
+                assert row.get(name, -1) <= here, f"{path} imports {name}"

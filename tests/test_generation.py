@@ -17,9 +17,9 @@ from vtbench.calling import generate, unmade
 from vtbench.cli.generate import beside, variants
 from vtbench.comparable import Entry, why_not
 from vtbench.data.conditions import labels, prompts
-from vtbench.engine.chunks import seed_of
 from vtbench.errors import BadData, BadSample, UsageError
 from vtbench.evaluation import Evaluator
+from vtbench.hashing import seed_of
 from vtbench.record import DatasetInfo, ModelInfo, Record, Row, SuiteInfo
 from vtbench.record import write as write_record
 from vtbench.seeds import over_seeds

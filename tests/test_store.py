@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vtbench.engine.chunks import groups_of, seed_of
 from vtbench.engine.rows import stack
 from vtbench.engine.store import Measured, Store, station_key
 from vtbench.errors import VtbenchError
+from vtbench.hashing import groups_of, seed_of
 
 
 def _measured() -> Measured:

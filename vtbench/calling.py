@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from vtbench.api import GENERATED, Condition, Generated, Generator, Model, Pass, Tokenizer, Tokens
-from vtbench.engine.chunks import seed_of
 from vtbench.errors import BadSample, VtbenchError
+from vtbench.hashing import seed_of
 from vtbench.memory import full
 from vtbench.spent import Spent
 from vtbench.view import Item, pad

@@ -11,10 +11,11 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from vtbench.api import Measurements, Value
-from vtbench.engine.chunks import Chunk, groups_of
+from vtbench.engine.chunks import Chunk
 from vtbench.engine.columns import StoredColumn
 from vtbench.engine.run import MODEL_CHUNK
 from vtbench.engine.store import Reads
+from vtbench.hashing import groups_of
 from vtbench.intervals import bootstrap_mean, jackknife
 from vtbench.plan import Cell, Plan, Station
 from vtbench.record import Failure, Row, worst

@@ -91,7 +91,7 @@ class _Measured:
     """One model on one batch; encodes once, and again only to be timed."""
 
     def __init__(self, model: Tokenizer, budget: int | None, batch: Batch, repeats: int, warmup: int) -> None:
-        from vtbench.engine.chunks import seed_of
+        from vtbench.hashing import seed_of
 
         self.model, self.repeats, self.warmup = model, repeats, warmup
         self.budget = budget if budget is not None else model.budget

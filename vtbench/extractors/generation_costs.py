@@ -76,7 +76,7 @@ class GenerationCosts:
         """(seconds, tokens) of one batch; nan for images that were made elsewhere, and for tokens that the model does not give."""
         import torch
 
-        from vtbench.engine.chunks import seed_of
+        from vtbench.hashing import seed_of
 
         if not conditions or (not self.model.capabilities.stochastic and not self.model.modules()):
             return math.nan, math.nan
