@@ -22,6 +22,7 @@ from vtbench.evaluation import Evaluator
 from vtbench.hashing import seed_of
 from vtbench.record import DatasetInfo, ModelInfo, Record, Row, SuiteInfo
 from vtbench.record import write as write_record
+from vtbench.scorer import Scorer
 from vtbench.seeds import over_seeds
 from vtbench.suite import load_suite
 from vtbench.view import see
@@ -363,6 +364,20 @@ def test_statistics_stand_for_the_reference(suite, tmp_path, photos, monkeypatch
     path.rename(tmp_path / "renamed.npz")
     again = run(suite, tmp_path, Blots(), reference=str(tmp_path / "renamed.npz"), reference_protocol="adm")
     assert again.record.options == found.record.options
+
+
+def test_kept_images_score_as_they_were_measured_even_under_the_references_names(suite, tmp_path, monkeypatch):
+    flat_features(monkeypatch)
+    with open(suite, "a") as file:
+        file.write(FID)
+    reference = write(tmp_path / "real", [f"{i:06d}" for i in range(20)])
+    found = run(suite, tmp_path, Blots(), reference=str(reference), keep_images="all")
+    (kept,) = (tmp_path / "out/images" / found.record.run_id).glob("*/generated")
+    said = [json.loads(line) for line in (kept.parent / "conditions.jsonl").read_text().splitlines()]
+    assert said == [{"id": f"{i:06d}", "label": i % 4} for i in range(12)]
+    scored = Scorer(str(kept), str(reference), suite, out=str(tmp_path / "scored"), device="cpu")()
+    assert scored["fid"].value == found["fid"].value and scored["fid"].row.n == 12
+    assert scored.record.dataset.counted() == "12 images against folder:real (n = 20)"
 
 
 def test_seeds_of_stored_images_are_refused(suite, tmp_path):

@@ -50,6 +50,11 @@ class Opened:
             conditions = [Condition(s.id, s.label, s.caption) for s in self.conditions.samples]
             _useful(model, conditions, self.suite)
             model.expect(conditions, whole=whole)
+        elif isinstance(model, Generator) and self.suite.task == "score":
+            raise UsageError(
+                f"{model.name} is a generator: explain and audit take what it made",
+                "Keep it with vtbench generate --keep-images all, and give the folder generated/ and the reference",
+            )
         elif isinstance(model, Generator) or self.conditions is not None:
             kind, command = (
                 ("a generator", "generate") if isinstance(model, Generator) else ("a tokenizer", "reconstruct")

@@ -67,6 +67,10 @@ class Scorer(Evaluator):
             raise UsageError(f"--pairing {pairing}: auto, ids or none")
         names = (suites,) if isinstance(suites, (str, Suite)) else tuple(suites)
         loaded = [n if isinstance(n, Suite) else load_suite(n, extra_protocols=self.options.protocol) for n in names]
+        if pairing == "auto" and all(s.task == "generate" for s in loaded):
+            pairing = (
+                "none"  # images that were made from an image's caption bear its name, and are no reconstructions of it
+            )
         self.reference = Reference.open(
             reference, reference_protocol, self.options, self.talk, metadata=self.options.metadata
         )
@@ -178,7 +182,7 @@ class Scorer(Evaluator):
 
     def _decide(self, cell: Cell) -> tuple[str, Iterable[str]]:
         known = self._extractors
-        why = of_images_alone(cell, known)
+        why = of_images_alone(cell, known) or self._needs_prompts(cell)
         if why or self.paired:
             return why, ()
         if any(
@@ -188,6 +192,12 @@ class Scorer(Evaluator):
         ):
             return "needs the model's tokens, and only its images are here", ()
         return self.reference.decide(cell, known)
+
+    def _needs_prompts(self, cell: Cell) -> str:
+        judged = {s.extractor for s, _ in cell.needs.values()} & {"clip_score", "detections", "answers"}
+        if not judged or (judged == {"clip_score"} and any(s.caption for s in self.images.dataset.samples)):
+            return ""
+        return f"needs the prompts: vtbench generate --model images:{self.images.where} --data PROMPTS"
 
     def _moving(self) -> dict[str, Any]:
         return super()._moving() | ({} if self.paired else {"pairing": "none"}) | self.reference.moving()

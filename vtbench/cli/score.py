@@ -85,6 +85,11 @@ def score(
     results: list[Result] = []
     if reference is None and save_statistics is None:
         if not alone(suite):
+            if "dpg-bench" in suite:
+                raise UsageError(
+                    "dpg-bench judges images by the questions to their prompts",
+                    f"vtbench generate --model images:{images} --suite dpg-bench --data dpg_bench.csv",
+                )
             raise UsageError(
                 "score needs --reference", "A folder, a tar, an .npz; or --save-statistics FILE.npz of the images"
             )
