@@ -346,7 +346,7 @@ def _records() -> list[dict[str, bytes]]:
 def _read_records(where: Path) -> None:
     from rich.console import Console
 
-    from vtbench.record import find, read_all
+    from vtbench.records import find, read_all
     from vtbench.report.terminal import show
     from vtbench.table import csv_text, read_csv, rows
 

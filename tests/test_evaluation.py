@@ -13,7 +13,8 @@ from PIL import Image
 
 from vtbench.errors import BadSample, UsageError
 from vtbench.evaluation import Evaluator
-from vtbench.record import read, read_all
+from vtbench.record import read
+from vtbench.records import read_all
 from vtbench.table import read_csv
 
 _spec = importlib.util.spec_from_file_location("toys", Path(__file__).with_name("toys.py"))

@@ -20,7 +20,7 @@ from vtbench import baseline, npz, parse
 from vtbench.check import check
 from vtbench.data import open_dataset
 from vtbench.errors import BadData, BadWeights, UsageError, VtbenchError
-from vtbench.record import read_all
+from vtbench.records import read_all
 from vtbench.reference import read_statistics
 from vtbench.suite import load_suite
 from vtbench.table import read_csv

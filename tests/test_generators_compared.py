@@ -14,18 +14,8 @@ from rich.console import Console
 from vtbench import baseline
 from vtbench.comparable import entries
 from vtbench.comparison import compare
-from vtbench.record import (
-    DatasetInfo,
-    Environment,
-    ModelInfo,
-    Record,
-    Row,
-    SuiteInfo,
-    label,
-    piece,
-    without_single_seeds,
-    write,
-)
+from vtbench.record import DatasetInfo, Environment, ModelInfo, Record, Row, SuiteInfo, write
+from vtbench.records import label, piece, without_single_seeds
 from vtbench.report import leaderboard, paper
 from vtbench.report.gallery import gather
 from vtbench.report.html import page

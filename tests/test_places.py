@@ -13,7 +13,7 @@ import pytest
 import toys
 
 import vtbench
-from vtbench import record, samples, table
+from vtbench import records, samples, table
 from vtbench.api import Batch
 from vtbench.data import open_dataset
 from vtbench.engine.store import Measured, Store
@@ -56,7 +56,7 @@ def test_a_run_from_a_bucket_into_a_bucket_is_the_local_run(tmp_path: Path, phot
     assert remote.rows == local.rows and remote.run_id == local.run_id
     assert remote.dataset.revision == local.dataset.revision
     out = place(f"{bucket}/results")
-    (read,), problems = record.read_all(out)
+    (read,), problems = records.read_all(out)
     assert read == remote and not problems
     lines = (out / "table.csv").read_text()
     assert lines == (tmp_path / "out" / "table.csv").read_text().replace(str(photos), f"{bucket}/photos")
@@ -65,8 +65,8 @@ def test_a_run_from_a_bucket_into_a_bucket_is_the_local_run(tmp_path: Path, phot
     assert len(kept) == len(list((tmp_path / "out" / "images").rglob("*.png"))) == 20
     again = vtbench.evaluate(second := toys.Patches(), suite, data=f"{bucket}/photos", out=f"{bucket}/results", **how)
     assert again.record.rows == local.rows and second.encoded == 0 < model.encoded
-    record.delete(out, remote.run_id)
-    assert record.read_all(out) == ([], []) and not fsspec.filesystem("memory").find("/bucket/results/images")
+    records.delete(out, remote.run_id)
+    assert records.read_all(out) == ([], []) and not fsspec.filesystem("memory").find("/bucket/results/images")
     assert table.write_table(out)[1] == []
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from records_for_tests import make
 
-from vtbench import record as records
+from vtbench import record as one
+from vtbench import records
 from vtbench.errors import BadRecord, UnknownName
 from vtbench.record import DatasetInfo, ModelInfo, Record, Row, SuiteInfo, run_id
 
@@ -30,15 +31,15 @@ def minimal(**changes) -> Record:
 
 def test_a_written_record_reads_back_equal(tmp_path):
     record = make(tmp_path, tokens=(64, 256))
-    assert records.read(tmp_path / "records" / f"{record.run_id}.json") == record
+    assert one.read(tmp_path / "records" / f"{record.run_id}.json") == record
 
 
 def test_infinite_and_nan_numbers_are_strings_in_json_and_numbers_in_python(tmp_path):
     row = Row(protocol="p", metric="psnr", value=np.float32(np.inf), ci_low=-math.inf, ci_high=math.nan, n=np.int64(3))
-    path = records.write(minimal(rows=[row], options={"x": np.float64("nan")}), tmp_path)
+    path = one.write(minimal(rows=[row], options={"x": np.float64("nan")}), tmp_path)
     raw = json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     assert [raw["rows"][0][k] for k in ("value", "ci_low", "ci_high")] == ["inf", "-inf", "nan"]
-    back = records.read(path).rows[0]
+    back = one.read(path).rows[0]
     assert back.value == math.inf
     assert back.ci_low == -math.inf
     assert math.isnan(back.ci_high)
@@ -49,8 +50,8 @@ def test_a_record_on_disk_fits_the_schema(tmp_path):
     jsonschema = pytest.importorskip("jsonschema")
     record = make()
     record.rows[0].value = math.inf
-    validator = jsonschema.Draft202012Validator(records.schema())
-    raw = json.loads(records.dumps(record))
+    validator = jsonschema.Draft202012Validator(one.schema())
+    raw = json.loads(one.dumps(record))
     validator.validate(raw)
     raw["surprise"] = 1
     assert not validator.is_valid(raw)
@@ -79,7 +80,7 @@ def test_a_bad_record_says_what_is_wrong(tmp_path, text, said):
     path = tmp_path / "x.json"
     path.write_text(text)
     with pytest.raises(BadRecord, match=said):
-        records.read(path)
+        one.read(path)
 
 
 def test_a_damaged_record_is_named_and_the_rest_goes_on(tmp_path):
@@ -116,7 +117,7 @@ def test_a_failed_write_leaves_the_old_record_and_no_litter(tmp_path, monkeypatc
     before = (tmp_path / "records" / f"{record.run_id}.json").read_bytes()
     monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="No space"):
-        records.write(record, tmp_path)
+        one.write(record, tmp_path)
     assert [p.read_bytes() for p in (tmp_path / "records").iterdir()] == [before]
 
 
@@ -133,7 +134,7 @@ def test_a_record_is_found_by_id_prefix_name_or_path(tmp_path):
 
 def test_a_thousand_records_are_read_in_under_two_cpu_seconds(tmp_path):
     record = make(tokens=(16, 64, 256), seed=1)
-    text = records.dumps(record)
+    text = one.dumps(record)
     (tmp_path / "records").mkdir()
     for i in range(1000):
         (tmp_path / "records" / f"a{i:011d}.json").write_text(text.replace(record.run_id, f"a{i:011d}"))

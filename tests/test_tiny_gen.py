@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from vtbench import cli
 from vtbench.api import Condition
 from vtbench.errors import BadSample, BadWeights, UsageError
-from vtbench.record import read_all
+from vtbench.records import read_all
 from vtbench.zoo import load_generator
 from vtbench.zoo.tiny import load_net as load_tokenizer
 from vtbench.zoo.tiny_gen import WEIGHTS, TinyGen

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from vtbench.errors import BadData, UsageError
-from vtbench.record import read_all
+from vtbench.records import read_all
 from vtbench.tokens import counts, files, text
 
 SIZE = 64

@@ -22,7 +22,7 @@ from vtbench.console import echo, printable, screen
 from vtbench.data import open_dataset, unpack
 from vtbench.errors import BadData, BadRecord, BadSample, VtbenchError
 from vtbench.progress import Plain, Rich
-from vtbench.record import read_all
+from vtbench.records import read_all
 
 EVIL = "a\x1b]0;owned\x07\x1b[2J\u202egnp.\x9b31m"
 

@@ -131,7 +131,7 @@ def test_watch_measures_every_checkpoint(tmp_path, monkeypatch, capsys):
     assert "dashed" in page
     said = capsys.readouterr().err
     assert "step-30.pt" in said
-    from vtbench.record import read_all
+    from vtbench.records import read_all
 
     records, problems = read_all(tmp_path / "results")
     assert problems == []

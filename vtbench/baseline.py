@@ -28,7 +28,8 @@ from typing import Any
 from vtbench import parse
 from vtbench.atomic import replace_file
 from vtbench.errors import UsageError, VtbenchError
-from vtbench.record import Record, Row, drawn_text, params_text, plain
+from vtbench.record import Record, Row, params_text, plain
+from vtbench.records import drawn_text
 
 VERSION = 1
 KEY = ("model", "params", "resolution", "tokens", "protocol", "metric", "slice")

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vtbench.record import Record, Row, label, params_text, piece
+from vtbench.record import Record, Row, params_text
+from vtbench.records import label, piece
 from vtbench.report.numbers import number
 
 

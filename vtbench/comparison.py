@@ -11,7 +11,8 @@ from typing import Any, Literal
 from vtbench.comparable import Entry, environment_differences, field_differences, why_not
 from vtbench.errors import UsageError
 from vtbench.places import place
-from vtbench.record import Record, Row, find, label, piece
+from vtbench.record import Record, Row
+from vtbench.records import find, label, piece
 
 Verdict = Literal["better", "worse", "higher", "lower", "same", "no difference shown", "no interval", "not comparable"]
 Point = tuple[int | None, int | None, str]

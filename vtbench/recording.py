@@ -18,19 +18,7 @@ from vtbench.options import Options
 from vtbench.places import place
 from vtbench.plan import Plan
 from vtbench.provenance import environment, now
-from vtbench.record import (
-    Alarm,
-    DatasetInfo,
-    Failure,
-    ModelInfo,
-    Record,
-    Row,
-    SuiteInfo,
-    overall,
-    plain,
-    run_id,
-    write,
-)
+from vtbench.record import Alarm, DatasetInfo, Failure, ModelInfo, Record, Row, SuiteInfo, overall, plain, run_id, write
 from vtbench.reduce import Reduced, Reducer
 from vtbench.samples import write as write_samples
 

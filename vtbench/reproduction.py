@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from vtbench.comparable import Entry, field_differences, published_entries
-from vtbench.record import Record, label
+from vtbench.record import Record
+from vtbench.records import label
 from vtbench.report.numbers import number
 
 State = Literal["reproduced", "mismatch", "not measured", "not counted"]

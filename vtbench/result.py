@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vtbench.errors import UnknownName
-from vtbench.record import Record, Row, piece
+from vtbench.record import Record, Row
+from vtbench.records import piece
 from vtbench.report.numbers import with_interval
 from vtbench.table import COLUMNS
 from vtbench.table import rows as tidy_rows

@@ -13,7 +13,8 @@ from vtbench._source import folder as bundled
 from vtbench.atomic import replace_file
 from vtbench.errors import BadData, BadRecord
 from vtbench.places import Remote, place
-from vtbench.record import Record, params_text, read_all
+from vtbench.record import Record, params_text
+from vtbench.records import read_all
 
 COLUMNS = (
     "model", "revision", "params", "suite", "suite_version", "dataset", "dataset_revision", "resolution", "tokens", "bpp",

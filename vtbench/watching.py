@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vtbench.record import Record, Row, label
+from vtbench.record import Record, Row
+from vtbench.records import label
 from vtbench.report.plots import Point, Series, chart
 
 

@@ -40,7 +40,7 @@ def explain(
     from vtbench.explanation import explain as judge
     from vtbench.explanation import half_unit, suite_of
     from vtbench.progress import talker
-    from vtbench.record import label
+    from vtbench.records import label
     from vtbench.scorer import Scorer
 
     places = places or []

@@ -123,7 +123,7 @@ def generate(
 
 def beside(records: Sequence[Record], out: Path) -> list[str]:
     """A line for every token generator whose decoder has an rFID among the results: what the decoder alone loses."""
-    from vtbench.record import label, read_all
+    from vtbench.records import label, read_all
     from vtbench.report.numbers import number
 
     kept, lines = read_all(out)[0], []

@@ -26,7 +26,8 @@ def leaderboard(
     from vtbench.cli.results import gathered
     from vtbench.comparable import entries, published_entries
     from vtbench.errors import UnknownName
-    from vtbench.record import NoResults, without_single_seeds
+    from vtbench.record import NoResults
+    from vtbench.records import without_single_seeds
     from vtbench.report import leaderboard as board
     from vtbench.report import sheet
     from vtbench.table import published as tables

@@ -78,7 +78,7 @@ def print_rows(records: Sequence[Record], *, as_json: bool, everything: bool = F
 
         echo(json.dumps(plain([line for record in records for line in rows(record)]), indent=1))
         return
-    from vtbench.record import without_single_seeds
+    from vtbench.records import without_single_seeds
     from vtbench.report.terminal import show
 
     show(without_single_seeds(records), screen(), everything=everything, beside=records)

@@ -31,7 +31,7 @@ def reproduce(
     measured protocol gives it; the others are listed with what differs."""
     from vtbench.cli.results import gathered
     from vtbench.errors import UnknownName, VtbenchError
-    from vtbench.record import label
+    from vtbench.records import label
     from vtbench.reproduction import RELATIVE, names_of, spelled
     from vtbench.reproduction import reproduce as judge
     from vtbench.table import published as tables

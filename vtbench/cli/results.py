@@ -22,7 +22,8 @@ JSON = typer.Option(False, "--json", help="Print JSON on stdout.")
 
 def gathered(which: Sequence[str], out: str) -> list[Record]:
     """The named records, or all; damaged ones are named on stderr and the rest goes on. `NoResults` when there is none."""
-    from vtbench.record import NoResults, find, read_all
+    from vtbench.record import NoResults
+    from vtbench.records import find, read_all
 
     folder = place(out)
     if which:
@@ -45,7 +46,8 @@ def list_(
     json: bool = JSON,
 ) -> None:
     """Every run: when, what, on what, how it went."""
-    from vtbench.record import NoResults, label, plain
+    from vtbench.record import NoResults, plain
+    from vtbench.records import label
 
     try:
         records = gathered([], out)
@@ -137,8 +139,9 @@ def delete(
 ) -> None:
     """Delete runs: record, samples and images. Measurements stay: the same command brings the numbers back at once."""
     from vtbench.errors import BadRecord
-    from vtbench.record import delete as remove
-    from vtbench.record import ids, label, read
+    from vtbench.record import read
+    from vtbench.records import delete as remove
+    from vtbench.records import ids, label
     from vtbench.table import write_table
 
     folder = place(out)

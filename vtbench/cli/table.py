@@ -37,7 +37,7 @@ def table(
     """Models by columns: best in bold and second underlined among comparable rows, published rows with a dagger, a caption that states the methods."""
     from vtbench.cli.results import gathered
     from vtbench.errors import UnknownName
-    from vtbench.record import without_single_seeds
+    from vtbench.records import without_single_seeds
 
     formats = ("latex", "md", "csv", "html", "model-card", "pr")
     if format not in formats:
@@ -72,7 +72,7 @@ def table(
 
 def _named(names: list[str], records: list[Record], out: str) -> list[Record]:
     """The named results: a model's name means all its latest results, one a suite."""
-    from vtbench.record import find, label
+    from vtbench.records import find, label
     from vtbench.report.paper import latest
 
     chosen = []

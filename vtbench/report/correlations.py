@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vtbench import samples
-from vtbench.record import Record, label
+from vtbench.record import Record
+from vtbench.records import label
 from vtbench.report.plots import Point, Series, chart
 
 PICTURE = ("psnr", "ssim", "ms_ssim", "lpips", "dists")

@@ -6,7 +6,7 @@ import html
 from collections.abc import Sequence
 
 from vtbench.comparison import Line, Pair, title
-from vtbench.record import label
+from vtbench.records import label
 from vtbench.report.numbers import arrow, signed, with_interval
 
 _SIGNS = {"better": "🟢 better", "worse": "🔴 worse", "not comparable": "⚠️ not comparable"}

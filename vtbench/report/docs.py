@@ -197,7 +197,7 @@ def index(made: Mapping[str, str]) -> str:
 def leaderboard_page(reference: Path) -> str:
     """The leaderboard of the project's own records, and where they were made."""
     from vtbench.comparable import entries
-    from vtbench.record import read_all
+    from vtbench.records import read_all
     from vtbench.report import leaderboard, sheet
 
     records, problems = read_all(reference)
@@ -224,7 +224,7 @@ START, END = "<!-- table: demo -->\n", "<!-- end -->"
 
 def readme(text: str, reference: Path) -> str:
     """The README with its table of the demo derived from the project's own records; unchanged where there are none."""
-    from vtbench.record import read_all
+    from vtbench.records import read_all
     from vtbench.report import paper, sheet
 
     records = [r for r in read_all(reference)[0] if r.suite.name == "demo"]

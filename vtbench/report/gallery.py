@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from vtbench import instances, samples
-from vtbench.record import Record, label
+from vtbench.record import Record
+from vtbench.records import label
 
 LOSSLESS = 24_000_000  # bytes of pictures kept exactly; beyond, the page stores lossy WebP and says so
 CONDITIONS = "conditions.jsonl"  # beside a generator's kept images: what each was made from (vtbench.keep writes it)

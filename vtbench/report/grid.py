@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vtbench.errors import VtbenchError
-from vtbench.record import Record, label
+from vtbench.record import Record
+from vtbench.records import label
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -10,7 +10,8 @@ from typing import Any
 
 from vtbench.comparable import flat
 from vtbench.errors import MissingPackage
-from vtbench.record import Record, Row, label, piece, plain
+from vtbench.record import Record, Row, plain
+from vtbench.records import label, piece
 from vtbench.report import correlations, rates
 from vtbench.report.gallery import gather
 from vtbench.report.numbers import arrow, number, with_interval

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vtbench.comparable import Entry, rankable, span, why_apart
-from vtbench.record import piece
+from vtbench.records import piece
 from vtbench.report.numbers import arrow
 from vtbench.report.sheet import Cell, Heading, Mark, Section, Sheet
 

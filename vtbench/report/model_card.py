@@ -7,7 +7,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from vtbench.record import Record, Row, label
+from vtbench.record import Record, Row
+from vtbench.records import label
 
 
 def model_card(records: Sequence[Record]) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 
 from vtbench.comparable import Entry, entries, overlap, published_entries, rankable, why_apart
 from vtbench.errors import UnknownName
-from vtbench.record import Record, label, piece, without_single_seeds
+from vtbench.record import Record
+from vtbench.records import label, piece, without_single_seeds
 from vtbench.report.numbers import arrow
 from vtbench.report.references import bibtex
 from vtbench.report.sheet import Cell, Heading, Mark, Section, Sheet

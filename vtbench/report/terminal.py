@@ -7,7 +7,8 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from vtbench.record import Record, Row, label, piece
+from vtbench.record import Record, Row
+from vtbench.records import label, piece
 from vtbench.report.numbers import arrow, with_interval
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from vtbench.errors import MissingPackage
-from vtbench.record import Record, Row, label, replace_file
+from vtbench.record import Record, Row, replace_file
+from vtbench.records import label
 
 # Okabe and Ito's colours: told apart by colour-blind readers, and in grey by their order.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
