@@ -79,6 +79,77 @@ def test_an_evaluation_leaves_training_untouched(photos: Path, tmp_path: Path) -
     assert all(torch.equal(a, b) for a, b in zip(with_it, without))
 
 
+class Painter(torch.nn.Module):
+    """A generator of labels with dropout and batch statistics."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.label, self.norm, self.drop = torch.nn.Embedding(4, 8), torch.nn.BatchNorm1d(16), torch.nn.Dropout(0.2)
+        self.paint = torch.nn.Linear(16, 3 * 8 * 8)
+
+    def forward(self, labels: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        z = self.drop(self.norm(torch.cat([self.label(labels), noise], 1)))
+        return self.paint(z).sigmoid().view(-1, 3, 8, 8).repeat_interleave(4, 2).repeat_interleave(4, 3)
+
+    def sample(self, labels: torch.Tensor, seeds: list[int]) -> torch.Tensor:
+        torch.rand(3)  # a sampler that draws from the global state too
+        noise = [torch.randn(8, generator=torch.Generator().manual_seed(s)) for s in seeds]
+        return self(labels, torch.stack(noise))
+
+
+PAINTED = """
+name = "painted"
+version = 1
+task = "generate"
+chunk = 8
+resolutions = [32]
+[data]
+reader = "labels"
+classes = 4
+images = 16
+needs_reference = false
+[[metrics]]
+name = "params_generator"
+protocols = ["generation-costs"]
+[[metrics]]
+name = "seconds_per_image"
+protocols = ["generation-costs"]
+"""
+
+
+def _train_painter(suite: Path, out: Path, evaluate: bool) -> tuple[list[torch.Tensor], list[float]]:
+    torch.manual_seed(0)
+    random.seed(0)
+    np.random.seed(0)
+    net = Painter().train()
+    optimiser = torch.optim.Adam(net.parameters(), 1e-2)
+    evaluator = vtbench.Evaluator(str(suite), out=str(out), device="cpu", keep_images="all") if evaluate else None
+    losses = []
+    for step in range(20):
+        if evaluator is not None and step == 10:
+            generator = vtbench.generator(net.sample, classes=4, name="mine", modules=net)
+            result = evaluator(generator, step=step)
+            assert result["params_generator"].value > 0 and result.record.model.revision.endswith(";step=10")
+            assert len(list(out.glob("images/*/*/generated/*.png"))) == 16
+            assert net.training and net.drop.training
+        labels = torch.randint(4, (6,)) + 0 * int(np.random.rand())
+        wanted = torch.rand(6, 3, 32, 32) * random.random()
+        loss = (net(labels, torch.randn(6, 8)) - wanted).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    return [p.detach().clone() for p in net.state_dict().values()], losses
+
+
+def test_an_evaluation_of_a_generator_leaves_training_untouched(tmp_path: Path) -> None:
+    (tmp_path / "painted.toml").write_text(PAINTED)
+    with_it, losses = _train_painter(tmp_path / "painted.toml", tmp_path / "out", True)
+    without, expected = _train_painter(tmp_path / "painted.toml", tmp_path / "out2", False)
+    assert losses == expected
+    assert all(torch.equal(a, b) for a, b in zip(with_it, without))
+
+
 @pytest.mark.parametrize("around", ["autocast", "float64", "meta"])
 def test_what_surrounds_an_evaluation_moves_no_number(around: str, photos: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)

@@ -138,3 +138,35 @@ def test_watch_measures_every_checkpoint(tmp_path, monkeypatch, capsys):
     psnr = {r.options["step"]: r.rows[0].value for r in records if "step" in r.options}
     assert sorted(psnr) == [10, 20]
     assert psnr[20] > psnr[10]
+
+
+PAINTER = """
+import torch
+from toys import Blots
+
+def build(weights):
+    return Blots(revision=f"toy-{float(torch.load(weights)['grey'])}")
+"""
+
+
+def test_watch_measures_generators_too(tmp_path, monkeypatch):
+    torch = pytest.importorskip("torch")
+    from vtbench.cli import main
+    from vtbench.record import read_all
+
+    monkeypatch.chdir(tmp_path)
+    for step in (10, 20):
+        torch.save({"grey": torch.tensor(step / 100)}, tmp_path / f"step-{step}.pt")
+    (tmp_path / "model.py").write_text(PAINTER)
+    suite = 'name = "s"\nversion = 1\ntask = "generate"\nresolutions = [32]\n[data]\nreader = "labels"\nclasses = 4\nimages = 8\n'
+    suite += 'needs_reference = false\n[[metrics]]\nname = "codebook_usage"\nprotocols = ["tokens"]\n'
+    (tmp_path / "s.toml").write_text(suite)
+    words = ["watch", "step-*.pt", "--model", "model.py:build", "--suite", "s.toml", "--once", "--keep-images", "all"]
+    monkeypatch.setattr("sys.argv", ["vtbench", *words, "--device", "cpu"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert not stopped.value.code
+    records, _ = read_all(tmp_path / "results")
+    assert sorted(r.options["step"] for r in records) == [10, 20]
+    assert (tmp_path / "watch.html").read_text().count("<circle") == 2
+    assert len(list((tmp_path / "results/images").rglob("generated/*.png"))) == 16

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from vtbench.cli import options as opt
+from vtbench.cli.measuring import keywords
+
 if TYPE_CHECKING:
     from vtbench.record import Record
 
@@ -17,7 +20,14 @@ def watch(
         ..., "--model", "-m", help="What reads them: FILE.py:build (called with weights=...) or a name of the zoo."
     ),
     suite: list[str] = typer.Option(["reconstruction-256"], "--suite", "-s", help="A suite. Repeatable."),
-    data: str | None = typer.Option(None, envvar="VTBENCH_DATA", help="Images."),
+    data: str | None = typer.Option(None, envvar="VTBENCH_DATA", help="Images; of a generator a file of prompts."),
+    reference: str | None = typer.Option(
+        None, "--reference", "-r", envvar="VTBENCH_REFERENCE", help="What a generator's images are held against."
+    ),
+    reference_protocol: opt.ReferenceProtocol = None,
+    protocol: opt.Protocol = None,
+    resolution: opt.Resolution = None,
+    tokens: str | None = typer.Option(None, envvar="VTBENCH_TOKENS", help="Token budgets, separated by commas."),
     subset: str | None = typer.Option(None, envvar="VTBENCH_SUBSET", help="A named subset, such as 5k."),
     limit: int | None = typer.Option(None, envvar="VTBENCH_LIMIT", help="Only the first N samples."),
     state_key: str = typer.Option(
@@ -26,6 +36,10 @@ def watch(
     device: str | None = typer.Option(None, envvar="VTBENCH_DEVICE", help="cpu, cuda:0."),
     dtype: str = typer.Option("float32", envvar="VTBENCH_DTYPE", help="The model's precision."),
     batch_size: int | None = typer.Option(None, envvar="VTBENCH_BATCH_SIZE", help="Images per batch."),
+    seed: opt.Seed = 0,
+    keep_images: str = typer.Option(
+        "none", envvar="VTBENCH_KEEP_IMAGES", help="Keep images of every step as PNG: none, sample, all."
+    ),
     no_baselines: bool = typer.Option(False, "--no-baselines", help="Leave the suite's controls away."),
     log: list[str] = typer.Option(
         [], "--log", help="Where numbers go: tensorboard:DIR, wandb:PROJECT, trackio:PROJECT. Repeatable."
@@ -40,6 +54,7 @@ def watch(
 
     A checkpoint that cannot be read is named and the next one is waited for. Stop with Ctrl-C; started again, it goes on: what is measured
     already costs nothing."""
+    given = locals()
     from vtbench import zoo
     from vtbench.atomic import replace_file
     from vtbench.errors import OwnCode, UsageError, VtbenchError
@@ -50,30 +65,20 @@ def watch(
 
     talk = talker()
     sinks = [open_sink(spec) for spec in log]
-    evaluator = Evaluator(
-        suite,
-        talk=talk,
-        data=data,
-        out=out,
-        subset=subset,
-        limit=limit,
-        device=device,
-        dtype=dtype,
-        batch_size=batch_size,
-        state_key=state_key,
-        baselines=not no_baselines,
-    )
+    evaluator = Evaluator(suite, talk=talk, **keywords(given))
     options = evaluator.options
+    task = "generate" if all(opened.conditions is not None for opened in evaluator.opened) else ""
     records: dict[tuple[str, int], Record] = {}
     controls: dict[str, Record] = {}
     for checkpoint in new_checkpoints(pattern, every=every, settle=settle, once=once):
         try:
-            tokenizer = zoo.load(
+            subject = zoo.load_model(
                 model,
                 weights=str(checkpoint.path),
                 state_key=options.state_key,
                 device=options.resolved_device(),
                 dtype=options.dtype,
+                task=task,
             )
         except UsageError as error:
             if not isinstance(error, OwnCode):
@@ -83,7 +88,7 @@ def watch(
         except Exception as error:  # noqa: BLE001  the user's own function may raise anything, and the next checkpoint may be fine
             talk.warn(f"{checkpoint.path}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
             continue
-        result = evaluator(tokenizer, step=checkpoint.step)
+        result = evaluator(subject, step=checkpoint.step)
         records |= {(r.suite.name, checkpoint.step): r for r in result.records}
         controls |= {r.run_id: r for r in result.controls}
         for sink in sinks:
