@@ -106,8 +106,8 @@ class Plan:
         points = [(s.prepared, s.at, s.budget, s.sample) for s in self.stations if s.at.model()]
         return list(dict.fromkeys(points))
 
-    def count(self, samples: int) -> list[tuple[str, int, str]]:
-        """What a full run costs: (what, times, remark) lines for `--dry-run`."""
+    def count(self, samples: int, truth: int | None = None) -> list[tuple[str, int, str]]:
+        """What a full run costs: (what, times, remark) lines for `--dry-run`. truth: images of a reference that is a set of its own."""
         generated = list(dict.fromkeys((s.prepared, s.budget) for s in self.stations if s.prepared.generated))
         if generated:
             lines = [("images generated", len(generated) * samples, f"{len(generated)} x {samples}")]
@@ -127,7 +127,8 @@ class Plan:
             where = f"{station.at.spelled()}, {station.view.frame} frame, resolution {station.prepared.resolution or 'native'}"
             if station.budget is not None:
                 where += f", {station.budget} tokens"
-            lines.append((f"{station.extractor}: {', '.join(sorted(heads))}", samples, where))
+            times = samples if station.at.model() or truth is None else truth
+            lines.append((f"{station.extractor}: {', '.join(sorted(heads))}", times, where))
         return lines
 
     def _decoded(self, point: tuple[Prepared, Pass, int | None, bool]) -> bool:
@@ -136,12 +137,13 @@ class Plan:
             for s in self.stations
         )
 
-    def bytes(self, samples: int) -> int:
-        """Bytes that the store will hold for a full run, as far as the extractors say (`bytes_per_sample`)."""
+    def bytes(self, samples: int, truth: int | None = None) -> int:
+        """Bytes that the store will hold for a full run, as far as the extractors say (`bytes_per_sample`). truth: as for `count`."""
         total = 0
         for station, heads in self.stations.items():
             per: Callable[[Iterable[str]], int] | None = getattr(self.extractor(station), "bytes_per_sample", None)
-            total += samples * (per(heads) if per else 64 * len(heads))
+            times = samples if station.at.model() or truth is None else truth
+            total += times * (per(heads) if per else 64 * len(heads))
         return total
 
 

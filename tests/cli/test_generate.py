@@ -71,6 +71,19 @@ def test_a_dry_run_makes_nothing(vtbench) -> None:
     assert code == 0 and "images generated" in out and not Path("results/records").exists()
 
 
+def test_a_dry_run_counts_what_is_made_apart_from_the_reference(vtbench, tmp_path) -> None:
+    (tmp_path / "real").mkdir()
+    for i in range(3):
+        Image.new("RGB", (32, 32), (i, 0, 0)).save(tmp_path / "real" / f"{i}.png")
+    with open("labels.toml", "a") as file:
+        file.write(
+            '[[metrics]]\nname = "mse"\nprotocols = ["vtbench"]\n[[metrics]]\nname = "codebook_usage"\nprotocols = ["tokens"]\n'
+        )
+    code, out, err = vtbench("--model", "toys.py:build_blots", "--suite", "labels.toml", "-r", "real", "--dry-run")
+    assert code == 0, err
+    assert "8 images against folder:real (n = 3)" in " ".join(out.split()) and "1 x 8" in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

@@ -110,15 +110,19 @@ def dry_run(evaluator: Evaluator, models: Sequence[str]) -> None:
         model = evaluator.load(spec)
         for opened in evaluator.opened:
             plan = evaluator.plan(model, opened)
-            n = len(opened.dataset.samples)
+            n, truth = len((opened.conditions or opened.dataset).samples), None
+            images = f"{n} images"
+            if opened.conditions is not None and opened.reference is not None:
+                truth = len(opened.dataset.samples)
+                images = f"{n} images against {opened.dataset.name} (n = {truth})"
             table = Table(
-                title=f"{spec} · {opened.suite.name}: {len(plan.cells)} cells, {n} images", title_justify="left"
+                title=f"{spec} · {opened.suite.name}: {len(plan.cells)} cells, {images}", title_justify="left"
             )
             for heading in ("what", "times", "where"):
                 table.add_column(heading, justify="right" if heading == "times" else "left")
-            for what, times, where in plan.count(n):
+            for what, times, where in plan.count(n, truth):
                 table.add_row(what, str(times), where)
-            table.add_row("store", f"{plan.bytes(n) / 1e6:.1f} MB", "measurements of a full run")
+            table.add_row("store", f"{plan.bytes(n, truth) / 1e6:.1f} MB", "measurements of a full run")
             console.print(table)
             for why in dict.fromkeys(c.skip for c in plan.cells if c.skip):
                 console.print(f"skipped: {why}", markup=False, highlight=False)
