@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -46,9 +47,10 @@ def _bracket(study: Study, scan: str, context: int, tokens: int) -> Iterator[Val
         short = entropy.chao_wang_jost(np.bincount(there, minlength=study.size))
     else:
         short = study.law(scan, context).entropy_cwj
-    lower = max(0.0, long.entropy_cwj - short)
+    most = math.log2(study.size)
+    lower = min(max(0.0, long.entropy_cwj - short), most)
     notes = study.sample_note | {"V/N": long.types / long.n if long.n else None}
-    yield Value(value=lower, n=long.n, slice=f"{name};bound=lower", notes=notes)
+    yield Value(value=lower, n=long.n, slice=f"{name};bound=lower", notes=notes, bounds=(0.0, most))
     try:
         found = study.held_out(scan, context + 1, tokens)
     except BadData as error:
@@ -59,10 +61,11 @@ def _bracket(study: Study, scan: str, context: int, tokens: int) -> Iterator[Val
     notes = {"trained_on": found.tokens[0], "tested_on": found.tokens[1]}
     images = study.sample_images[found.rows]
     yield Value(samples=found.per_token, image=images, slice=f"{name};bound=upper", notes=notes, keep=False)
-    gap = upper - lower
+    top = min(upper, most)  # a prediction may be worse than none, an entropy may not
+    gap = top - lower
     notes = {"lower": lower, "upper": upper, "gap": gap}
     if gap > TRUSTED:
         why = f"between {lower:.2f} and {upper:.2f} bits: more tokens are needed to tell"
         yield Value(status="skipped", why=why, slice=name, n=long.n, notes=notes)
     else:
-        yield Value(value=(lower + upper) / 2, n=long.n, slice=name, notes=notes)
+        yield Value(value=(lower + top) / 2, n=long.n, slice=name, notes=notes)

@@ -115,7 +115,7 @@ def redundancy(study: Study, p: Fields) -> Iterator[Value]:
 )
 @per_unit
 def entropy_per_position(study: Study, p: Fields) -> Iterator[Value]:
-    """The profile over the positions is in the notes, with the plug-in's. Bounded by log2 of the number of images, which is said."""
+    """The profile over the positions is in the notes, with the plug-in's. At most log2 K, and in practice log2 of the number of images, which is said."""
     ids = study.sample
     if len(ids) < 2:
         yield Value(status="skipped", why="one image: a position has a single token", slice=study.slice(), n=len(ids))
@@ -124,7 +124,7 @@ def entropy_per_position(study: Study, p: Fields) -> Iterator[Value]:
     for column in np.ascontiguousarray(ids.T):
         there = column[column >= 0]
         counted = np.bincount(there, minlength=1)
-        profile.append(estimate.chao_wang_jost(counted))
+        profile.append(min(estimate.chao_wang_jost(counted), math.log2(study.size)))
         plain.append(estimate.plugin(counted))
     values, flat = np.array(profile), np.array(plain)
     used = ~np.isnan(values)
@@ -140,7 +140,9 @@ def entropy_per_position(study: Study, p: Fields) -> Iterator[Value]:
         "profile_plugin": [round(float(v), 4) for v in flat],
         "shape": list(study.unit.shape),
     }
-    yield Value(value=float(values[used].mean()), n=len(ids), slice=study.slice(), why=doubt, notes=notes)
+    bounds = (0.0, math.log2(study.size))
+    mean = float(values[used].mean())
+    yield Value(value=mean, n=len(ids), slice=study.slice(), why=doubt, notes=notes, bounds=bounds)
     yield Value(value=float(values[used].min()), n=len(ids), slice=study.slice("position=lowest"), why=doubt)
     yield Value(value=float(values[used].max()), n=len(ids), slice=study.slice("position=highest"), why=doubt)
     plugin = float(flat[used].mean())

@@ -224,6 +224,8 @@ def test_a_result_shows_itself_and_names_two_suites_apart(photos: Path, tmp_path
     assert "pixels at 32 px" in shown and repr(found["psnr"]).removesuffix(" dB") in shown
     assert max(map(len, shown.splitlines())) <= 100 and "Record(" not in shown
     assert repr(vtbench.Result([])) == "Result(records=[])"
+    with pytest.raises(UsageError, match="rank 0 has it"):
+        vtbench.Result([])["psnr"]
 
 
 def test_changed_weights_are_measured_anew(photos: Path, tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ def test_what_rounds_to_zero_has_no_sign() -> None:
     assert with_interval(_bounded(2.4, -0.2, 5.0)) == "2 [0, 5]"
     assert with_interval(_bounded(-0.001, -0.3, 0.3)) == "0.0 [-0.3, 0.3]"
     assert number(-0.0) == "0"
+    assert with_interval(_bounded(0.18899104, 0.18899103, 0.18899105)) == "0.1890"
     assert with_interval(_bounded(3e-12, 1e-12, 5e-12)) == number(3e-12, 1e-12, 5e-12) == "0"
     assert with_interval(_bounded(3e-12, 1e-12, 2e-6)) == "0 [0.000000, 0.000002]"
     assert signed(-0.001, -0.3, 0.3) == "0.0 [-0.3, +0.3]"

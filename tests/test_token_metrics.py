@@ -84,10 +84,13 @@ def test_every_statistic_has_a_finite_value_or_a_reason(name: str, zipfian: Meas
 SKEWED = np.repeat(np.arange(4, dtype=np.int32), [9, 1, 1, 1])[:, None].repeat(64, 1)
 """Twelve images of one symbol each: any group moves what is pooled a lot."""
 EVEN = np.tile(np.random.default_rng(0).permutation(8).astype(np.int32), (6, 8))
-BITS = {"entropy": 1, "ngram_entropy": 4}
+BITS = {"entropy": 1, "entropy_per_position": 1, "ngram_entropy": 4, "conditional_entropy": 1}
 
 
-@pytest.mark.parametrize("ids", [SKEWED, EVEN], ids=["skewed", "even"])
+SPARSE = np.random.default_rng(0).integers(0, 8, (7, 64)).astype(np.int32)
+
+
+@pytest.mark.parametrize("ids", [SKEWED, EVEN, SPARSE], ids=["skewed", "even", "sparse"])
 @pytest.mark.parametrize("name", [*STATISTICS, "codebook_perplexity"])
 def test_values_and_the_ends_of_intervals_lie_on_their_scale(name: str, ids: np.ndarray) -> None:
     for slice_, value in _run(name, _measurements(ids, _grid(8))).items():
@@ -96,8 +99,8 @@ def test_values_and_the_ends_of_intervals_lie_on_their_scale(name: str, ids: np.
             assert low - 1e-9 <= value.value <= high + 1e-9, slice_
         if name.endswith("perplexity") and value.groups is not None:
             assert (low, high) == (1, 8)
-        if name in BITS and value.groups is not None:
-            assert (low, high <= BITS[name] * 3) == (0, True)
+        if name in BITS and value.status == "ok" and value.samples is None:
+            assert 0 <= value.value <= BITS[name] * math.log2(8), slice_
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vtbench.errors import UnknownName
+from vtbench.errors import UnknownName, UsageError
 from vtbench.record import Record, Row
 from vtbench.records import piece
 from vtbench.report.numbers import with_interval
@@ -34,7 +34,9 @@ class Cell:
         return self.value
 
     def __repr__(self) -> str:
-        """``24.4 [23.5, 25.2] dB``."""
+        """``24.4 [23.5, 25.2] dB``, or why there is none."""
+        if self.row.value is None:
+            return f"{self.row.status}: {self.row.why}"
         return f"{with_interval(self.row)} {self.row.unit}".rstrip()
 
 
@@ -74,7 +76,9 @@ class Result:
 
     def __getitem__(self, key: str | tuple[str, str]) -> Cell:
         """A metric under its recommended protocol, over all samples (the slice `all`, else `mean`), at the first operating point;
-        or (metric, slice). Raises `UnknownName`."""
+        or (metric, slice). Raises `UnknownName`, and `UsageError` where there are no records."""
+        if not self.records:
+            raise UsageError("there is no result here", "Of a process group, rank 0 has it; flat() is {} on the others")
         name, wanted = key if isinstance(key, tuple) else (key, "")
         rows = [r for r in self.rows() if r.metric == name and r.recommended]
         if not rows:

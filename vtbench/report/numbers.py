@@ -65,6 +65,8 @@ def with_interval(row: Bounded) -> str:
     ends = fixed(row.ci_low, places), fixed(row.ci_high, places)
     if text == "0" and not any(float(end) for end in ends):
         return text
+    if text == ends[0] == ends[1]:  # narrower than what is printed
+        return number(row.value)
     return f"{text} [{ends[0]}, {ends[1]}]"
 
 

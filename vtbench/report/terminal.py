@@ -199,13 +199,14 @@ def _below(records: Sequence[Record], console: Console) -> None:
             if "warning" in row.notes and _shown(row):
                 warnings.setdefault(str(row.notes["warning"]), {})[row.metric] = None
             if row.why and _shown(row):
-                reason = f"{row.status}: {row.why}"
+                reason = row.why if row.status == "ok" else f"{row.status}: {row.why}"
                 told.setdefault(reason, {})[label(record)] = None
                 metrics.setdefault(reason, {})[row.metric] = None
     for warning, names in warnings.items():
         console.print(Text(f"{', '.join(names)}: {warning}", style="yellow"), soft_wrap=True)
     for reason, models in told.items():
-        console.print(Text(f"{_some(models)}: {', '.join(metrics[reason])} {reason}", style="dim"), soft_wrap=True)
+        told_of = ", ".join(metrics[reason])
+        console.print(Text(f"{_some(models)}: {told_of}: {reason}", style="dim"), soft_wrap=True)
     for record in records:
         if record.failures:
             first = record.failures[0]
