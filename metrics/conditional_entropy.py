@@ -61,11 +61,11 @@ def _bracket(study: Study, scan: str, context: int, tokens: int) -> Iterator[Val
     notes = {"trained_on": found.tokens[0], "tested_on": found.tokens[1]}
     images = study.sample_images[found.rows]
     yield Value(samples=found.per_token, image=images, slice=f"{name};bound=upper", notes=notes, keep=False)
-    top = min(upper, most)  # a prediction may be worse than none, an entropy may not
-    gap = top - lower
+    gap = upper - lower
     notes = {"lower": lower, "upper": upper, "gap": gap}
     if gap > TRUSTED:
         why = f"between {lower:.2f} and {upper:.2f} bits: more tokens are needed to tell"
         yield Value(status="skipped", why=why, slice=name, n=long.n, notes=notes)
     else:
+        top = min(upper, most)  # a prediction may be worse than none, an entropy may not
         yield Value(value=(lower + top) / 2, n=long.n, slice=name, notes=notes)

@@ -71,6 +71,19 @@ def test_a_run_of_more_operating_points_repeats_no_model():
     assert ranks(leaderboard.boards(entries(both)), "psnr") == {"better": 1, "m": 2}
 
 
+def test_budgets_are_ranked_together_in_what_counts_tokens():
+    record = make(None, "m", tokens=(64, 256))
+    base = next(r for r in record.rows if r.metric == "fid")
+    rows = [
+        base.model_copy(update={"metric": "codebook_perplexity", "tokens": t, "n": 60 * t, "notes": {"N": 60 * t}})
+        for t in (64, 256)
+    ]
+    (board,) = leaderboard.boards(entries([record.model_copy(update={"rows": rows})]))
+    assert len(board.entries) == 2
+    rows = [r.model_copy(update={"notes": {}, "n": n}) for n, r in enumerate(rows, 60)]
+    assert len(leaderboard.boards(entries([record.model_copy(update={"rows": rows})]))) == 2
+
+
 def test_a_row_that_was_skipped_makes_no_line_of_its_own():
     record = make(None, "m", tokens=(256,))
     lost = next(r for r in record.rows if r.metric == "psnr")

@@ -147,7 +147,8 @@ def why_not(a: Entry, b: Entry) -> str:
         return "other weights of the metric's network"
     if a.row.n != b.row.n and "partial" in (a.row.status, b.row.status):
         return f"samples failed: n = {a.row.n} and {b.row.n}"
-    if a.row.n != b.row.n and (a.row.groups is not None or b.row.groups is not None):
+    counts_tokens = "N" in a.row.notes or "N" in b.row.notes  # then n moves with the budget
+    if a.row.n != b.row.n and not counts_tokens and (a.row.groups is not None or b.row.groups is not None):
         return f"n = {a.row.n} and {b.row.n}: values of a whole set move with the number of images"
     return ""
 
