@@ -108,6 +108,9 @@ def test_prompts_of_every_kind_of_file(tmp_path, name, text, ids):
         ("p.csv", "id,words\n7,a cat\n", "entry 1 has no prompt"),
         ("p.txt", "\n", "holds no prompts"),
         ("p.yaml", "a", "no file of prompts that vtbench knows"),
+        ("p.json", '{"images": [], "annotations": [1]}', "is not laid out like COCO's captions"),
+        ("p.json", '{"images": [3], "annotations": [{"id": 1}]}', "is not laid out like COCO's captions"),
+        ("instances.json", '{"images": [], "annotations": [{"id": 1, "bbox": []}]}', "holds no captions"),
     ],
 )
 def test_bad_files_of_prompts_are_one_line(tmp_path, name, text, why):

@@ -17,7 +17,7 @@ from vtbench.engine.store import Reads, Store
 from vtbench.errors import UsageError
 from vtbench.options import Options
 from vtbench.plan import Cell, Plan
-from vtbench.progress import Silent
+from vtbench.progress import Silent, hashing
 from vtbench.record import Alarm
 from vtbench.reference import Statistics, read_statistics
 from vtbench.sets import Saved, SetReducer, named, only
@@ -53,7 +53,14 @@ class Reference:
         if statistics and not statistics.images:
             return cls(where, None, statistics)
         reader = {"metadata": metadata} if metadata else {}
-        dataset = open_dataset(where, options=reader, known=known or {}, cache=options.cache())
+        dataset = open_dataset(
+            where,
+            options=reader,
+            known=known or {},
+            cache=options.cache(),
+            progress=hashing(talk, where),
+            limit=options.read_limit(),
+        )
         for what, count in dataset.notes.items():
             talk.say(f"{where}: {count} {what}")
         return cls(where, dataset, statistics)

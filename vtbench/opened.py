@@ -14,7 +14,7 @@ from vtbench.engine.chunks import Chunk
 from vtbench.errors import UsageError
 from vtbench.options import Options
 from vtbench.plan import Plan
-from vtbench.progress import Silent
+from vtbench.progress import Silent, hashing
 from vtbench.sets import only
 from vtbench.suite import Suite
 
@@ -96,21 +96,13 @@ def open_images(suite: Suite, options: Options, talk: Silent) -> Opened:
         raise UsageError(
             f"the suite {suite.name} needs --data", f"Give {suite.data.get('hint', 'a folder, a tar or a dataset')}"
         )
-    shown = 0
-
-    def hashed(done: int, total: int) -> None:
-        nonlocal shown
-        if done - shown >= 10_000:
-            shown = done
-            talk.say(f"{where}: {done} of {total} files hashed")
-
     dataset = open_dataset(
         where,
         reader=suite.data.get("reader", "images"),
         options={"metadata": options.metadata} if options.metadata else {},
         known={revision: key for key, revision in suite.data.get("datasets", {}).items()},
         cache=options.cache(),
-        progress=hashed,
+        progress=hashing(talk, where),
         limit=options.read_limit(),
     )
     if options.subset or options.limit:

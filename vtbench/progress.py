@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -102,6 +102,19 @@ class Rich(Silent):
         """Some samples are done."""
         if self._progress is not None:
             self._progress.advance(self._task, count)
+
+
+def hashing(talk: Silent, where: str) -> Callable[[int, int], None]:
+    """What is called with (done, total) while files are hashed, and says so at every ten thousandth."""
+    shown = 0
+
+    def hashed(done: int, total: int) -> None:
+        nonlocal shown
+        if done - shown >= 10_000:
+            shown = done
+            talk.say(f"{where}: {done} of {total} files hashed")
+
+    return hashed
 
 
 def talker() -> Silent:

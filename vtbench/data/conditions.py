@@ -149,11 +149,7 @@ def _json(text: str, path: Path) -> Iterator[dict[str, Any]]:
     except ValueError as error:
         raise BadData(f"{path} is not JSON: {error}") from error
     if isinstance(held, dict) and isinstance(held.get("annotations"), list):  # COCO's captions
-        first: dict[Any, dict[str, Any]] = {}
-        for row in sorted(held["annotations"], key=lambda r: r.get("id", 0)):
-            first.setdefault(row.get("image_id"), row)
-        names = {i.get("id"): Path(str(i.get("file_name", ""))).stem for i in held.get("images", ())}
-        yield from ({"id": names.get(i) or str(i), "prompt": r.get("caption")} for i, r in first.items())
+        yield from _coco(held, path)
     elif isinstance(held, dict):
         for name, row in held.items():
             yield {**(row if isinstance(row, dict) else {"prompt": row}), "id": name}
@@ -164,6 +160,21 @@ def _json(text: str, path: Path) -> Iterator[dict[str, Any]]:
             yield row if isinstance(row, dict) else {"prompt": row}
     else:
         raise BadData(f"{path} holds no list of prompts")
+
+
+def _coco(held: dict[str, Any], path: Path) -> Iterator[dict[str, Any]]:
+    """The first caption of every image."""
+    images, rows = held.get("images", []), held["annotations"]
+    numbered = all(isinstance(r, dict) and isinstance(r.get("id"), int) for r in rows)
+    if not numbered or not isinstance(images, list) or not all(isinstance(i, dict) for i in images):
+        raise BadData(f"{path} is not laid out like COCO's captions", "images and annotations are lists of objects")
+    if rows and not any("caption" in r for r in rows):
+        raise BadData(f"{path} holds no captions", "COCO's are in captions_val2014.json")
+    first: dict[str, dict[str, Any]] = {}
+    for row in sorted(rows, key=lambda r: r["id"]):
+        first.setdefault(str(row.get("image_id")), row)
+    names = {str(i.get("id")): Path(str(i.get("file_name", ""))).stem for i in images}
+    yield from ({"id": names.get(i) or i, "prompt": r.get("caption")} for i, r in first.items())
 
 
 def _object(line: str, where: str) -> dict[str, Any]:

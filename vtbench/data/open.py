@@ -130,7 +130,7 @@ def container(where: str) -> str:
             f"{where} is no container of images that vtbench knows",
             "Give a folder, .tar, .parquet, .npz or hf:NAME; for a single image, its folder",
         )
-    raise BadData(f"there is nothing at {where}", "Check --data")
+    raise BadData(f"there is nothing at {where}", "Check the path")
 
 
 def _inside(folder: str) -> str:

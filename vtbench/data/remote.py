@@ -78,7 +78,7 @@ def read_url(where: str, options: Mapping[str, Any]) -> Listing:
     except OSError as error:
         raise BadData(f"cannot list {where}: {error.strerror or error}") from error
     if not files:
-        raise BadData(f"there is nothing at {where}", "Check --data")
+        raise BadData(f"there is nothing at {where}", "Check the path")
     listing = Listing("folder", posixpath.basename(root.rstrip("/")), [], searched="images")
     sidecars = Sidecars(listing)
     images: list[tuple[str, Source]] = []
@@ -119,7 +119,7 @@ def fetched(url: str, options: Mapping[str, Any]) -> str:
             with whole(target) as part:
                 found.get_file(path, str(part))
     except FileNotFoundError as error:
-        raise BadData(f"there is nothing at {place}", "Check --data") from error
+        raise BadData(f"there is nothing at {place}", "Check the path") from error
     except OSError as error:
         raise VtbenchError(
             f"cannot fetch {place}: {error.strerror or error}", "Fetch it yourself, and give its path"
