@@ -1,6 +1,9 @@
-"""Which failures of a device are worth another try: memory that ran out is, a device that did something illegal is not."""
+"""Which failures of a device are worth another try: memory that ran out is, a device that did something illegal is not. And memory that is kept."""
 
 from __future__ import annotations
+
+import ctypes
+import os
 
 _FULL = ("out of memory", "can't allocate memory", "alloc_failed", "not enough memory", "cannot allocate memory")
 _POISONED = (
@@ -38,3 +41,21 @@ def full(error: BaseException) -> bool:
     if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(sign in line for line in _lines(error) for sign in _FULL)
+
+
+def keep_freed() -> None:
+    """Let this process keep the memory that it frees, for the next batch; on Linux's glibc alone, and unless ``MALLOC_*`` variables say otherwise.
+
+    glibc returns every block above 32 MB to the system at once, and the pages of the next one are made and zeroed anew: half the time of a
+    convolutional tokenizer on a CPU. In exchange the most that is held grows, by a third to two thirds of it. A choice for a whole
+    process: the command and its workers make it, the library never does."""
+    if any(name in os.environ for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is not None:
+        mallopt(_MMAP_THRESHOLD, 1 << 30)
+        mallopt(_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""glibc's names for what `mallopt` sets (malloc.h)."""

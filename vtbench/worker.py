@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from vtbench.errors import BadSample, MissingPackage, MissingWeights, UsageError, VtbenchError
+from vtbench.memory import keep_freed
 from vtbench.places import place
 
 if TYPE_CHECKING:
@@ -229,6 +230,7 @@ def main() -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and stops its workers
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    keep_freed()
     pipe: Connection[Any, Any] = Connection(int(sys.argv[1]))
     try:
         job, device = pipe.recv()

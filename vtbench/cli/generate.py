@@ -97,11 +97,13 @@ def generate(
     given = locals()
     from vtbench import zoo
     from vtbench.evaluation import Evaluator
+    from vtbench.memory import keep_freed
     from vtbench.progress import Silent, talker
     from vtbench.ranks import join
     from vtbench.seeds import over_seeds
     from vtbench.zoo.spec import with_states
 
+    keep_freed()
     for spec in model:
         zoo.check(spec, "generate")
     talk = talker() if join().first else Silent()
