@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import zlib
 
 import numpy as np
@@ -16,7 +17,7 @@ from vtbench.comparable import entries
 from vtbench.comparison import compare
 from vtbench.record import DatasetInfo, Environment, ModelInfo, Record, Row, SuiteInfo, write
 from vtbench.records import label, piece, without_single_seeds
-from vtbench.report import leaderboard, paper
+from vtbench.report import leaderboard, paper, sweeps
 from vtbench.report.gallery import gather
 from vtbench.report.html import page
 from vtbench.report.model_card import model_card
@@ -164,7 +165,7 @@ def test_what_was_skipped_is_told_once_for_all(sweep):
     for record in records:
         record.rows.append(Row(metric="cmmd", protocol="embeddings", status="skipped", why="no weights"))
     told = [line for line in printed(records, 120).splitlines() if "no weights" in line]
-    assert told == ["rar-b:guidance=0.1, rar-b:guidance=0.2, rar-b:guidance=0.3 and 5 more: cmmd skipped: no weights"]
+    assert told == ["rar-b:guidance=0.1, rar-b:guidance=0.2, rar-b:guidance=0.3 and 5 more: cmmd: skipped: no weights"]
 
 
 def test_the_gallery_shows_what_generators_made_and_from_what(tmp_path):
@@ -213,3 +214,20 @@ def test_another_number_of_images_is_not_compared_and_not_ranked(tmp_path):
     found, _ = paper.sheet(paper.subjects([whole, part, other], []), [paper.Column.of("fid")])
     (note,) = found.notes
     assert note == "rar-b:guidance=1.0: not ranked with the others in fid (the subset 20 and the whole data)"
+
+
+def test_a_sweep_of_guidance_is_drawn_and_other_references_apart(sweep):
+    runs = [made(g, 0, fid) for g, fid in ((1.0, 30.0), (2.0, 12.0), (4.0, 10.0))]
+    (found,) = sweeps.sweeps(runs)
+    assert (found.name, found.param, [at for at, _ in found.points]) == ("rar-b", "guidance", [1.0, 2.0, 4.0])
+    titles = [re.search("<figcaption>(.*?)</figcaption>", svg)[1] for svg in sweeps.plots(runs)]
+    data = "toy-gen, 64 px, 40 images against folder:real (n = 200)"
+    assert titles == [f"fid (adm-gfid), {data}", f"recall (adm-gfid), {data}", f"fid and recall over guidance, {data}"]
+    fid, _, trade = sweeps.plots(runs)
+    assert "guidance=2: fid 12" in fid and fid.count("<circle") == 3 and fid.count("class=bar") == 3
+    assert "guidance=4: recall 0.50, fid 10" in trade
+    other = [r.model_copy(update={"options": {**r.options, "reference_statistics": "sha256:1"}}) for r in runs]
+    assert len(sweeps.plots([*runs, *other])) == 6
+    assert sweeps.plots(runs[:2]) == [] and sweeps.plots(sweep) == []
+    none = made(1.0, 0, 30.0).model_copy(update={"model": ModelInfo(name="rar-b", params={"guidance": "none"})})
+    assert len(sweeps.sweeps([none, *runs])) == 1

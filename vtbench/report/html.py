@@ -12,7 +12,7 @@ from vtbench.comparable import flat
 from vtbench.errors import MissingPackage
 from vtbench.record import Record, Row, plain
 from vtbench.records import label, piece
-from vtbench.report import correlations, rates
+from vtbench.report import correlations, rates, sweeps
 from vtbench.report.gallery import gather
 from vtbench.report.numbers import arrow, number, with_interval
 from vtbench.report.plots import Point, Series, chart
@@ -46,6 +46,7 @@ def page(
         tables=tables(records),
         rates=[Markup(svg) for svg in rates.plots(records)],
         savings=rates.savings(records),
+        sweeps=[Markup(svg) for svg in sweeps.plots(records)],
         curves=[Markup(svg) for svg in curve_plots(records)],
         correlations=pairs,
         clouds=[Markup(svg) for svg in clouds],
