@@ -9,10 +9,11 @@ from typing import Any
 import torch
 
 from vtbench import perturb
-from vtbench.api import GENERATED, INPUT, Pass, Tokens, View
+from vtbench.api import GENERATED, INPUT, Batch, Pass, Tokens, View
 from vtbench.calling import Caller
 from vtbench.errors import VtbenchError
-from vtbench.view import Item, see
+from vtbench.plan import Station
+from vtbench.view import Item, pad, see
 
 Each = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 """`map`, or the like with threads."""
@@ -84,6 +85,24 @@ class Forward:
                 self._tokens[key] = self.caller.encode(base, self.items, at, sample)
         tokens = self._tokens[key]
         return tokens if budget is None else self.caller.tokenizer.prefix(tokens, budget)
+
+    def batch(self, station: Station, takes: str) -> Batch:
+        """What an extractor is given of a station. takes: see `vtbench.api.Extractor`."""
+        at, budget, sample = station.at, station.budget, station.sample
+        out = Batch([i.sample for i in self.items])
+        if takes == "tokens":
+            out.tokens = self.tokens(at, budget, sample)
+            seen = self.pixels(at, budget, sample) if station.prepared.generated else self.images
+            out.pixels = self.caller.input_pixels(seen) if seen is not None else 0
+        elif takes == "encoder":
+            assert at.of is not None, "only a run pass has an encoder"
+            out.images = pad(self.pixels(at.of, budget, sample), self.caller.model.capabilities.multiple)
+        else:
+            out.images = self.seen(at, budget, sample, station.view)
+            if takes == "pair":
+                how = station.view.reference or station.view.quantise
+                out.reference = self.seen(INPUT, None, False, replace(station.view, quantise=how))
+        return out
 
     def seen(self, at: Pass, budget: int | None, sample: bool, view: View) -> Any:
         """A pass through a view. Tensors are kept for the next extractor with an equal view; images put back on their sources are not."""

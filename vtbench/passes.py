@@ -5,72 +5,26 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
-from vtbench.api import GENERATED, INPUT, OUTPUT, Batch, Model, Rows
+from vtbench.api import GENERATED, OUTPUT, Batch, Model, Rows
 from vtbench.calling import Caller, unmade
 from vtbench.data.reading import LIMIT
 from vtbench.engine.chunks import Chunk
-from vtbench.engine.rows import stack
 from vtbench.engine.store import Measured
-from vtbench.errors import BadSample, LostBatch, Unread, VtbenchError
+from vtbench.errors import BadSample, LostBatch, Unread
 from vtbench.feed import Feed, Order, Ready, Refused
 from vtbench.forward import Forward
 from vtbench.keep import Keep
 from vtbench.memory import full
 from vtbench.plan import Plan, Prepared, Station
 from vtbench.spent import Spent
-from vtbench.view import Item, pad
-
-
-class _Work:
-    """A chunk in work: what is wanted of it, and what came so far. stations: by how their inputs are prepared. strict: the first failure is raised."""
-
-    def __init__(
-        self,
-        chunk: Chunk,
-        wanted: Mapping[Station, set[str]],
-        keeping: Keep | None,
-        stations: Mapping[Prepared, Sequence[Station]],
-        strict: bool,
-    ) -> None:
-        self.chunk, self.wanted, self.keeping, self.stations, self._strict = chunk, wanted, keeping, stations, strict
-        self._out = {station: Measured() for station in wanted}
-        self._rows: dict[Station, dict[str, list[tuple[np.ndarray, np.ndarray]]]] = {
-            station: {head: [] for head in heads} for station, heads in wanted.items()
-        }
-
-    def fail(self, position: int, why: Exception, stations: Sequence[Station], *, lost: bool = False) -> None:
-        """A sample has no measurements of these stations. lost: the next run tries it again."""
-        if self._strict:
-            raise BadSample(f"{self.chunk.samples[position].id}: {why}")
-        for station in stations:
-            self._out[station].failed[position] = str(why)
-            self._out[station].lost |= lost
-
-    def add(self, items: Sequence[Item], found: Mapping[Station, Mapping[str, Rows]]) -> None:
-        """What extractors took of a batch."""
-        positions = np.array([i.position for i in items], dtype=np.int64)
-        for station, heads in found.items():
-            for head, got in heads.items():
-                image = positions if got.image is None else positions[np.asarray(got.image, dtype=np.int64)]
-                if len(got.values) != len(image):
-                    raise VtbenchError(
-                        f"the extractor {station.extractor} gave {len(got.values)} rows for {len(image)} samples ({head})"
-                    )
-                self._rows[station][head].append((np.asarray(got.values), image))
-
-    def measured(self, environment: dict[str, Any]) -> dict[Station, Measured]:
-        """Everything, in sample order."""
-        for station, heads in self._rows.items():
-            self._out[station].environment = environment
-            for head, parts in heads.items():
-                self._out[station].heads[head] = _merge(parts)
-        return self._out
+from vtbench.view import Item
+from vtbench.work import Work, by_prepared
 
 
 @dataclass
@@ -135,7 +89,7 @@ class Bench:
     def measure(self, chunk: Chunk, wanted: Mapping[Station, set[str]]) -> dict[Station, Measured]:
         """Measure stations on a chunk; a bad sample is recorded as failed and the rest goes on."""
         keeping = self.keep if self.wants(chunk) else None
-        work = _Work(chunk, wanted, keeping, self._by_prepared(wanted, keeping), self.strict)
+        work = Work(chunk, wanted, keeping, self.strict)
         with torch.inference_mode():
             for prepared in [p for p in work.stations if p.generated]:
                 made = unmade(chunk.samples)
@@ -205,18 +159,10 @@ class Bench:
 
     # -------------------------------------------------------------------------------- inputs
 
-    def _by_prepared(self, wanted: Mapping[Station, set[str]], keeping: Keep | None) -> dict[Prepared, list[Station]]:
-        out: dict[Prepared, list[Station]] = defaultdict(list)
-        for station in wanted:
-            out[station.prepared].append(station)
-        for prepared, _ in keeping.points if keeping else ():
-            out[prepared] += []
-        return out
-
     def _order(self, chunk: Chunk, wanted: Mapping[Station, set[str]]) -> Order:
         """What the feed is asked for: nothing for what a generator makes."""
         keeping = self.keep if self.wants(chunk) else None
-        stations = {p: s for p, s in self._by_prepared(wanted, keeping).items() if not p.generated}
+        stations = {p: s for p, s in by_prepared(wanted, keeping).items() if not p.generated}
         kept = frozenset(p for p, _ in keeping.points) if keeping else frozenset()
         return Order(chunk, stations, kept, self.batch_size, self.by_area)
 
@@ -243,7 +189,7 @@ class Bench:
 
     # -------------------------------------------------------------------------------- one batch
 
-    def _split(self, work: _Work, prepared: Prepared, items: list[Item], images: torch.Tensor | None) -> None:
+    def _split(self, work: Work, prepared: Prepared, items: list[Item], images: torch.Tensor | None) -> None:
         """Run a batch; in halves when memory runs out (and from then on at once), one by one when a sample in it is bad, not at all when the
         model is lost."""
 
@@ -283,7 +229,7 @@ class Bench:
         work.add(items, found)
 
     def _spoilt(
-        self, work: _Work, prepared: Prepared, items: list[Item], images: torch.Tensor | None, why: BadSample
+        self, work: Work, prepared: Prepared, items: list[Item], images: torch.Tensor | None, why: BadSample
     ) -> None:
         """A single sample that cannot be measured. The model's fault is none of the ground truth's, which all models share: that is measured without it."""
         (position,) = (item.position for item in items)
@@ -298,7 +244,7 @@ class Bench:
 
     def _batch(
         self,
-        work: _Work,
+        work: Work,
         prepared: Prepared,
         items: Sequence[Item],
         images: torch.Tensor | None,
@@ -307,26 +253,14 @@ class Bench:
     ) -> dict[Station, Mapping[str, Rows]]:
         forward = Forward(self._caller, items, images, prepared.resolution, self._each)
         found: dict[Station, Mapping[str, Rows]] = {}
-        samples = [i.sample for i in items]
         for at, budget, sample in dict.fromkeys((s.at, s.budget, s.sample) for s in stations):
             for station in stations:
                 if (station.at, station.budget, station.sample) != (at, budget, sample):
                     continue
                 extractor = self._extractor(station)
-                batch = Batch(samples)
-                if extractor.takes == "tokens":
-                    batch.tokens = forward.tokens(at, budget, sample)
-                    seen = forward.pixels(at, budget, sample) if prepared.generated else images
-                    batch.pixels = self._caller.input_pixels(seen) if seen is not None else 0
-                elif extractor.takes == "encoder":
-                    assert at.of is not None, "only a run pass has an encoder"
-                    batch.images = pad(forward.pixels(at.of, budget, sample), self.model.capabilities.multiple)
+                if extractor.takes == "encoder":
                     extractor.model = self.model
-                else:
-                    batch.images = forward.seen(at, budget, sample, station.view)
-                    if extractor.takes == "pair":
-                        how = station.view.reference or station.view.quantise
-                        batch.reference = forward.seen(INPUT, None, False, replace(station.view, quantise=how))
+                batch = forward.batch(station, extractor.takes)
                 with self.spent.stage(station.extractor):
                     found[station] = extractor(batch, sorted(work.wanted[station]))
                 self.spent.forwards[station.extractor] += len(items)
@@ -357,10 +291,3 @@ class Bench:
                 extractor.open(self.device)
             self.opened.add(id(extractor))
         return extractor
-
-
-def _merge(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of several batches in sample order."""
-    image = np.concatenate([p[1] for p in parts]) if parts else np.zeros(0, np.int64)
-    order = np.argsort(image, kind="stable")
-    return stack([p[0] for p in parts])[order], image[order]
