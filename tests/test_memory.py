@@ -29,7 +29,7 @@ def _faults(how: str, **environment: str) -> int:
         check=True,
         capture_output=True,
         text=True,
-        env={**os.environ, **environment},
+        env={**os.environ, "NUMPY_MADVISE_HUGEPAGE": "0", **environment},
     )
     return int(done.stdout)
 
