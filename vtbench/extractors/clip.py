@@ -28,6 +28,37 @@ MODELS = {
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
+def checked(model: str) -> str:
+    """A name of `MODELS`. Raises `UsageError` for any other."""
+    if model not in MODELS:
+        raise UsageError(f"no CLIP model '{model}'", f"Known: {', '.join(MODELS)}")
+    return model
+
+
+def identity_of(model: str) -> dict[str, str]:
+    """The digest of a model's file; raises `MissingPackage` without transformers."""
+    require("transformers", "transformers>=4.44", "clip", "CLIP")
+    return {"weights": weights.digest(_file(model))}
+
+
+def found(model: str) -> tuple[Path, dict[str, Any]]:
+    """A model's weights file and the configuration that lies beside it. Raises `MissingWeights`, `BadWeights`."""
+    path = _file(model)
+    config = path.parent / "config.json"
+    if not config.is_file():
+        raise BadWeights(f"{config} is missing", "Keep the repository's config.json beside its weights")
+    return path, json.loads(config.read_text("utf-8"))
+
+
+def _file(model: str) -> Path:
+    repository, _ = MODELS[model]
+    return weights.find(
+        [f"{repository}/{file}" for file in ("model.safetensors", "pytorch_model.bin")],
+        what=f"CLIP {model}",
+        way_out=f"Fetch it: hf download {repository} (MIT), or put its folder in one of VTBENCH_WEIGHTS",
+    )
+
+
 def _vision(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The image tower of a whole CLIP; `position_ids` is a constant that older files carry."""
     return {
@@ -49,33 +80,18 @@ class CLIP:
     takes: Literal["images"] = "images"
 
     def __init__(self, args: Mapping[str, Any]) -> None:
-        self.model = args.get("model", "vit-l14-336")
-        if self.model not in MODELS:
-            raise UsageError(f"no CLIP model '{self.model}'", f"Known: {', '.join(MODELS)}")
+        self.model = checked(args.get("model", "vit-l14-336"))
         self._network: Any = None
         self._device = "cpu"
 
-    def _file(self) -> Path:
-        repository, _ = MODELS[self.model]
-        names = [f"{repository}/{file}" for file in ("model.safetensors", "pytorch_model.bin")]
-        return weights.find(
-            names,
-            what=f"CLIP {self.model}",
-            way_out=f"Fetch it: hf download {repository} (MIT), or put its folder in one of VTBENCH_WEIGHTS",
-        )
-
     def identity(self) -> Mapping[str, str]:
         """The file's digest; raises `MissingPackage` without transformers."""
-        require("transformers", "transformers>=4.44", "clip", "CLIP")
-        return {"weights": weights.digest(self._file())}
+        return identity_of(self.model)
 
     def open(self, device: str) -> None:
         """Load the network with the configuration that lies beside the weights."""
-        path = self._file()
-        config = path.parent / "config.json"
-        if not config.is_file():
-            raise BadWeights(f"{config} is missing", "Keep the repository's config.json beside its weights")
-        self.use(weights.load_state(path), json.loads(config.read_text()).get("vision_config", {}), device)
+        path, config = found(self.model)
+        self.use(weights.load_state(path), config.get("vision_config", {}), device)
 
     def use(self, state: Mapping[str, torch.Tensor], vision_config: Mapping[str, Any], device: str = "cpu") -> None:
         """Take this state dict and this `vision_config`."""
@@ -102,5 +118,5 @@ class CLIP:
                 batch.images.to(self._device), (self._side, self._side), mode="bicubic", align_corners=False
             )
             mean, std = (torch.tensor(v, device=self._device).view(1, 3, 1, 1) for v in (MEAN, STD))
-            found = self._network(pixel_values=(x.clamp(0, 1) - mean) / std).image_embeds
-        return {"embedding": Rows(found.float().cpu().numpy())}
+            embeddings = self._network(pixel_values=(x.clamp(0, 1) - mean) / std).image_embeds
+        return {"embedding": Rows(embeddings.float().cpu().numpy())}

@@ -6,18 +6,15 @@ processor does it: the short side to the network's size by Pillow's bicubic, the
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from vtbench import weights
 from vtbench.api import Batch, Rows
-from vtbench.errors import BadSample, BadWeights, UsageError
-from vtbench.extractors.clip import MEAN, MODELS, STD
-from vtbench.extractors.installed import require
+from vtbench.errors import BadSample, BadWeights
+from vtbench.extractors.clip import MEAN, STD, checked, found, identity_of
 from vtbench.extractors.precision import exact
 
 if TYPE_CHECKING:
@@ -34,34 +31,20 @@ class CLIPScore:
     takes: Literal["images"] = "images"
 
     def __init__(self, args: Mapping[str, Any]) -> None:
-        self.model = args.get("model", "vit-l14")
-        if self.model not in MODELS:
-            raise UsageError(f"no CLIP model '{self.model}'", f"Known: {', '.join(MODELS)}")
+        self.model = checked(args.get("model", "vit-l14"))
         self._network: Any = None
         self._tokenizer: Any = None
         self._device = "cpu"
 
-    def _file(self) -> Path:
-        repository, _ = MODELS[self.model]
-        return weights.find(
-            [f"{repository}/{file}" for file in ("model.safetensors", "pytorch_model.bin")],
-            what=f"CLIP {self.model}",
-            way_out=f"Fetch it: hf download {repository} (MIT), or put its folder in one of VTBENCH_WEIGHTS",
-        )
-
     def identity(self) -> Mapping[str, str]:
         """The file's digest; raises `MissingPackage` without transformers."""
-        require("transformers", "transformers>=4.44", "clip", "CLIP")
-        return {"weights": weights.digest(self._file())}
+        return identity_of(self.model)
 
     def open(self, device: str) -> None:
         """Load the network with the configuration and the tokenizer that lie beside the weights."""
         from transformers import AutoTokenizer
 
-        path = self._file()
-        config = path.parent / "config.json"
-        if not config.is_file():
-            raise BadWeights(f"{config} is missing", "Keep the repository's config.json beside its weights")
+        path, config = found(self.model)
         try:
             tokenizer = AutoTokenizer.from_pretrained(path.parent, local_files_only=True)
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -69,7 +52,7 @@ class CLIPScore:
             raise BadWeights(
                 f"{path.parent} has no tokenizer of CLIP ({reason})", "Fetch the whole repository"
             ) from error
-        self.use(weights.load_state(path), json.loads(config.read_text("utf-8")), tokenizer, device)
+        self.use(weights.load_state(path), config, tokenizer, device)
 
     def use(
         self, state: Mapping[str, torch.Tensor], config: Mapping[str, Any], tokenizer: Any, device: str = "cpu"
@@ -93,6 +76,8 @@ class CLIPScore:
         """Cosines of a batch. `BadSample` for a sample without a caption."""
         import torch
 
+        from vtbench.view import to_bytes
+
         assert self._network is not None, "open() comes first"
         captions = [s.caption for s in batch.samples]
         for sample in batch.samples:
@@ -101,7 +86,7 @@ class CLIPScore:
         text = self._tokenizer(
             captions, padding=True, truncation=True, max_length=self._longest, return_tensors="pt"
         ).to(self._device)
-        pixels = torch.from_numpy(np.stack([_prepared(a, self._side) for a in _bytes(batch.images)]))
+        pixels = torch.from_numpy(np.stack([_prepared(a, self._side) for a in to_bytes(batch.images, "round")]))
         with exact(self._device):
             out = self._network(
                 input_ids=text["input_ids"],
@@ -114,12 +99,6 @@ class CLIPScore:
 
 def _unit(rows: torch.Tensor) -> torch.Tensor:
     return rows / rows.norm(dim=-1, keepdim=True)
-
-
-def _bytes(images: torch.Tensor) -> np.ndarray:
-    """uint8 ``[B, H, W, 3]``."""
-    out: np.ndarray = (images * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
-    return out
 
 
 def _prepared(array: np.ndarray, side: int) -> np.ndarray:
