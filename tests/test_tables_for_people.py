@@ -189,6 +189,13 @@ def test_an_unknown_column_or_published_model_names_the_nearest():
         paper.pick_published(table.published(["reconstruction"]), ["TiTak-L-32"])
 
 
+@pytest.mark.parametrize(("typed", "meant"), [("titk", "TiTok-L32"), ("LLAMAGN", "LlamaGen"), ("nope", None)])
+def test_the_nearest_name_is_found_whatever_its_case(typed, meant):
+    error = UnknownName("published model", typed, ["LlamaGen", "TiTok-L32", "jpeg"])
+    assert error.near[:1] == ([meant] if meant else [])
+    assert ("Did you mean" in str(error)) == bool(meant)
+
+
 def test_latex_compiles(tmp_path):
     if not shutil.which("pdflatex"):
         pytest.skip("no pdflatex here")

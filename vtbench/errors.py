@@ -37,7 +37,10 @@ class UnknownName(UsageError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = sorted(known)
-        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        plain: dict[str, str] = {}
+        for known_name in names:
+            plain.setdefault(known_name.lower(), known_name)
+        near = [plain[n] for n in difflib.get_close_matches(name.lower(), plain, n=3, cutoff=0.55)]
         if near:
             way_out = f"Did you mean {' or '.join(near)}?"
         elif kind in LISTED:

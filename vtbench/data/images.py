@@ -21,7 +21,7 @@ def read_folder(where: str, options: Mapping[str, Any]) -> Listing:
     Raises `BadData` when the folder is missing or cannot be listed."""
     root = Path(where).expanduser()
     if not root.is_dir():
-        raise BadData(f"there is no folder {where}", "Check --data")
+        raise BadData(f"there is no folder {where}", "Check the path")
     listing = Listing("folder", root.resolve().name, [], searched=f"images ({', '.join(sorted(EXTENSIONS))})")
     sidecars = Sidecars(listing)
     found: list[tuple[str, Source]] = []

@@ -100,7 +100,7 @@ def read_parquet(where: str, options: Mapping[str, Any]) -> Listing:
     else:
         found = sorted(glob.glob(path))
     if not found:
-        raise BadData(f"there is no parquet file at {place}", "Check --data")
+        raise BadData(f"there is no parquet file at {place}", "Check the path")
     name = os.path.basename(place.rstrip("/")).removesuffix(".parquet")
     return list_tables("parquet", name, found, "parquet", {**options, **dict(parse_qsl(query))})
 
