@@ -189,6 +189,18 @@ def test_an_unknown_column_or_published_model_names_the_nearest():
         paper.pick_published(table.published(["reconstruction"]), ["TiTak-L-32"])
 
 
+def test_a_table_over_several_data_says_which_number_is_of_which():
+    a, b = make(None, "m", dataset="imagenet-val"), make(None, "m", dataset="folder:mine", quality=1, seed=1)
+    other = make(None, "other", dataset="folder:mine", seed=2)
+    made, _ = paper.sheet(paper.subjects([a, b, other], []), [paper.Column("psnr"), paper.Column("ssim")])
+    on = "psnr, ssim on imagenet-val (n = 60), folder:mine (n = 60) under the protocol rgb8"
+    assert on in made.caption
+    assert any(note.startswith("m, psnr: ") and " on imagenet-val, also " in note for note in made.notes)
+    assert any(note.endswith(" on folder:mine") for note in made.notes)
+    alone, _ = paper.sheet(paper.subjects([a], []), [paper.Column("psnr")])
+    assert "on imagenet-val (n = 60) at 256 px: psnr under the protocol rgb8." in alone.caption
+
+
 @pytest.mark.parametrize(("typed", "meant"), [("titk", "TiTok-L32"), ("LLAMAGN", "LlamaGen"), ("nope", None)])
 def test_the_nearest_name_is_found_whatever_its_case(typed, meant):
     error = UnknownName("published model", typed, ["LlamaGen", "TiTok-L32", "jpeg"])

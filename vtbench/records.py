@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from vtbench.errors import BadRecord, UnknownName
+from vtbench.errors import BadRecord, UnknownName, UsageError
 from vtbench.places import Remote, place
 from vtbench.record import Record, params_text, plain, read
 
@@ -28,7 +28,7 @@ def read_all(folder: Path) -> tuple[list[Record], list[BadRecord]]:
 def find(folder: Path, which: str) -> Record:
     """One record by id, by the start of its id, by the path of its file, or the latest of a model's name.
 
-    Raises `UnknownName` with the nearest names, or `BadRecord`."""
+    Raises `UnknownName` with the nearest names, `UsageError` for a start that several ids share, or `BadRecord`."""
     direct = place(which)
     if direct.suffix == ".json":
         return read(direct)
@@ -36,6 +36,7 @@ def find(folder: Path, which: str) -> Record:
     starts = [path for path in paths if len(which) >= 4 and path.stem.startswith(which)]
     if len(starts) == 1:
         return read(starts[0])
+    _refuse_several(which, [path.stem for path in starts])
     records, _ = read_all(folder)
     named = [r for r in records if which in names(r)]
     if named:
@@ -43,6 +44,11 @@ def find(folder: Path, which: str) -> Record:
     raise UnknownName(
         "result", which, {label(r) for r in records} | {r.model.name for r in records} | {p.stem for p in paths}
     )
+
+
+def _refuse_several(which: str, starts: Sequence[str]) -> None:
+    if len(starts) > 1:
+        raise UsageError(f"'{which}' begins {len(starts)} results: {', '.join(starts)}", "Give more of the id")
 
 
 def label(record: Record) -> str:
@@ -82,10 +88,12 @@ def without_single_seeds(records: Sequence[Record]) -> list[Record]:
 
 
 def ids(folder: Path, which: str) -> str:
-    """The full id of the one record whose id starts with `which` (four digits or more), readable or not. Raises `UnknownName`."""
+    """The full id of the one record whose id starts with `which` (four digits or more), readable or not. Raises `UnknownName`, or `UsageError` for a start
+    that several share."""
     known = [path.stem for path in sorted((place(folder) / "records").glob("*.json"))]
     starts = [name for name in known if name.startswith(which)] if len(which) >= 4 else []
-    if len(starts) != 1:
+    _refuse_several(which, starts)
+    if not starts:
         raise UnknownName("result", which, known)
     return starts[0]
 

@@ -222,6 +222,25 @@ def test_a_json_baseline_works_too(vtbench, tmp_path):
     assert vtbench("check", "-b", "b.json")[0] == 3
 
 
+def test_a_start_that_several_ids_share_is_said(vtbench, tmp_path):
+    for name in ("abcd11111111", "abcd22222222"):
+        record = make(None, name).model_copy(update={"run_id": name})
+        write(record, tmp_path / "results")
+    for words in (("results", "show", "abcd"), ("results", "delete", "abcd", "--yes")):
+        code, _, err = vtbench(*words)
+        assert (code, err.count("\n")) == (2, 1)
+        assert "'abcd' begins 2 results: abcd11111111, abcd22222222" in err
+    assert vtbench("results", "show", "abcd1")[0] == 0
+
+
+def test_a_model_that_is_not_measured_yet_is_told_from_one_that_nobody_knows(vtbench, tmp_path):
+    make(tmp_path / "results", "tiny")
+    code, _, err = vtbench("reproduce", "--model", "rar-b")
+    assert code == 1 and "nothing of rar-b is measured" in err and "vtbench generate --model rar-b" in err
+    code, _, err = vtbench("reproduce", "--model", "tinny")
+    assert code == 2 and "Did you mean tiny" in err
+
+
 def test_tables_fit_eighty_columns_and_lose_nothing(vtbench, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     a = make(tmp_path / "results", "tiny", tokens=(64, 256, 1600))

@@ -103,7 +103,9 @@ def fail_without_values(rows: Sequence[Row]) -> None:
 
 def dry_run(evaluator: Evaluator, models: Sequence[str]) -> None:
     """Print what would be done: passes, forwards, bytes, and what is skipped why."""
-    from rich.table import Table
+    from rich.text import Text
+
+    from vtbench.report.terminal import ruled
 
     console = screen()
     for spec in models:
@@ -115,11 +117,11 @@ def dry_run(evaluator: Evaluator, models: Sequence[str]) -> None:
             if opened.conditions is not None and opened.reference is not None:
                 truth = len(opened.dataset.samples)
                 images = f"{n} images against {opened.dataset.name} (n = {truth})"
-            table = Table(
-                title=f"{spec} · {opened.suite.name}: {len(plan.cells)} cells, {images}", title_justify="left"
-            )
+            title = f"{spec} · {opened.suite.name}: {len(plan.cells)} cells, {images}"
+            console.print(Text(title, style="italic"), soft_wrap=True)
+            table = ruled()
             for heading in ("what", "times", "where"):
-                table.add_column(heading, justify="right" if heading == "times" else "left")
+                table.add_column(heading, justify="right" if heading == "times" else "left", overflow="fold")
             for what, times, where in plan.count(n, truth):
                 table.add_row(what, str(times), where)
             table.add_row("store", f"{plan.bytes(n, truth) / 1e6:.1f} MB", "measurements of a full run")

@@ -39,7 +39,15 @@ def reproduce(
     records = gathered([], out)
     chosen = [r for r in records if model in (r.model.name, label(r), r.run_id) or spelled(model) in names_of(r)]
     if not chosen:
-        raise UnknownName("result", model, {label(r) for r in records})
+        from vtbench.zoo.catalogue import card, names
+
+        name = model.partition(":")[0]
+        if name not in names():
+            raise UnknownName("result", model, {label(r) for r in records})
+        verb = "generate" if card(name).form == "generator" else "reconstruct"
+        raise VtbenchError(
+            f"nothing of {model} is measured in {out}", f"vtbench {verb} --model {model} ... comes first"
+        )
     relative, absolute = _tolerances(tolerance, RELATIVE)
     claims = judge(chosen, tables(), called=published, relative=relative, tolerances=absolute, data_is=data_is)
     if not claims:

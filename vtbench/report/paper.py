@@ -158,9 +158,10 @@ def sheet(found: Sequence[Subject], columns: Sequence[Column]) -> tuple[Sheet, s
         for subject in found:
             chosen = cells[id(subject)]
             body[id(subject)].append(Cell(chosen[0].text(), marks.get(id(chosen[0]), "")) if chosen else Cell("-"))
-            others = {f"{e.text()} ({e.row.source})": None for e in chosen[1:] if e.row.value != chosen[0].row.value}
+            others = {_elsewhere(e): None for e in chosen[1:] if e.row.value != chosen[0].row.value}
             if others:
-                notes.append(f"{subject.model}, {column.name}: sources disagree, also {', '.join(others)}")
+                shown = _elsewhere(chosen[0]) if subject.measured else "sources disagree"
+                notes.append(f"{subject.model}, {column.name}: {shown}, also {', '.join(others)}")
     sections: dict[str, Section] = {}
     groups = {id(s): s.group() for s in found}
     order = list(dict.fromkeys(groups.values()))
@@ -175,6 +176,11 @@ def sheet(found: Sequence[Subject], columns: Sequence[Column]) -> tuple[Sheet, s
     text, lost = _bibliography(found, used)
     text += "".join(f"\n\n% no BibTeX is known for the data {' '.join(name.split())}" for name in lost)
     return Sheet(headings, list(sections.values()), "", caption(used), list(dict.fromkeys(notes))), text
+
+
+def _elsewhere(entry: Entry) -> str:
+    """A value with where it is from: the data that it was measured on, or the publication."""
+    return f"{entry.text()} on {entry.dataset}" if entry.record is not None else f"{entry.text()} ({entry.row.source})"
 
 
 def _bits(subject: Subject) -> float:
@@ -258,6 +264,17 @@ def _marks(firsts: Sequence[Entry], unranked: dict[tuple[str, str], list[str]]) 
     return marks
 
 
+def _under(mine: Sequence[Entry], *, told: bool) -> list[str]:
+    """Metrics by the protocol that they stand under, and (`told`) by the data that they were measured on."""
+    found: dict[tuple[str, str], dict[str, None]] = {}
+    for entry in mine:
+        found.setdefault((entry.row.metric, entry.row.protocol), {})[entry.record.dataset.counted()] = None  # type: ignore[union-attr]
+    rules: dict[tuple[str, str], list[str]] = {}
+    for (metric, protocol), data in found.items():
+        rules.setdefault((f" on {', '.join(data)}" if told else "", protocol), []).append(metric)
+    return [f"{', '.join(metrics)}{on} under the protocol {protocol}" for (on, protocol), metrics in rules.items()]
+
+
 def caption(used: Sequence[Entry]) -> str:
     """The methods sentence: data, size, protocols, intervals, marks and what the dagger means."""
     mine = [e for e in used if e.record is not None]
@@ -266,11 +283,9 @@ def caption(used: Sequence[Entry]) -> str:
         versions = dict.fromkeys(f"vtbench {e.record.environment.vtbench.version}".strip() for e in mine if e.record)
         data = dict.fromkeys(e.record.dataset.counted() for e in mine if e.record)
         sizes = dict.fromkeys(f"{e.row.resolution} px" if e.row.resolution else "native size" for e in mine)
-        rules: dict[str, dict[str, None]] = {}
-        for e in mine:
-            rules.setdefault(e.row.protocol, {})[e.row.metric] = None
-        under = "; ".join(f"{', '.join(metrics)} under the protocol {protocol}" for protocol, metrics in rules.items())
-        said.append(f"Measured with {', '.join(versions)} on {', '.join(data)} at {', '.join(sizes)}: {under}.")
+        under = "; ".join(_under(mine, told=len(data) > 1))
+        on = f" on {', '.join(data)}" if len(data) == 1 else ""
+        said.append(f"Measured with {', '.join(versions)}{on} at {', '.join(sizes)}: {under}.")
         by = (
             "image for means, by prompt for GenEval"
             if any("geneval" in e.row.metric for e in mine)
