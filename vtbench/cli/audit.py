@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from vtbench.cli import options as opt
 from vtbench.console import echo, screen
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def audit(
     resolution: int | None = typer.Option(None, envvar="VTBENCH_RESOLUTION", help="Pixels (default: the images' own)."),
     device: str | None = typer.Option(None, envvar="VTBENCH_DEVICE", help="cpu, cuda:0: of our side."),
     weights: str | None = typer.Option(None, help="A checkpoint file for the model, instead of its card's."),
-    out: str = typer.Option("results", envvar="VTBENCH_OUT", help="The results folder."),
+    out: opt.Out = "results",
     json: bool = typer.Option(False, "--json", help="Print JSON on stdout, and nothing else."),
 ) -> None:
     """Run whichever packages are installed on your images, beside ours, and print both values, their difference and the tolerance.

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import typer
 
+from vtbench.cli import options as opt
 from vtbench.console import echo
 
 
 def check(
     run: list[str] | None = typer.Argument(None, help="Results to check: ids, names, paths (default: all of --out)."),
     baseline: str = typer.Option(..., "--baseline", "-b", help="The baseline: TOML or JSON."),
-    out: str = typer.Option("results", envvar="VTBENCH_OUT", help="The results folder."),
+    out: opt.Out = "results",
     suite: str | None = typer.Option(None, "--suite", "-s", help="With --update: the suite whose results are written."),
     update: bool = typer.Option(False, "--update", help="Rewrite the baseline from the results, on purpose."),
     junit: str | None = typer.Option(None, help="Write JUnit XML to this file."),

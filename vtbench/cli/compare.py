@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from vtbench.cli import options as opt
 from vtbench.console import echo, screen
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def compare(
     ),
     everything: bool = typer.Option(False, "--all", help="Every protocol, not the recommended ones alone."),
     format: str = typer.Option("text", "--format", help="text, md (for a pull request) or json."),
-    out: str = typer.Option("results", envvar="VTBENCH_OUT", help="The results folder."),
+    out: opt.Out = "results",
     json: bool = typer.Option(False, "--json", help="As --format json."),
 ) -> None:
     """Differences with 95% intervals: means paired by image, FID and the like by deleting the same images from both.

@@ -14,6 +14,7 @@ from typing import Any
 
 import typer
 
+from vtbench.cli import options as opt
 from vtbench.console import echo, screen
 
 # what a module is for, the extra that brings it, and its distribution where that has another name
@@ -35,7 +36,7 @@ OPTIONAL = {
 
 
 def doctor(
-    out: str = typer.Option("results", envvar="VTBENCH_OUT", help="The results folder."),
+    out: opt.Out = "results",
     full: bool = typer.Option(False, "--full", help="Every reason in full, a line each, instead of one screen."),
     json: bool = typer.Option(False, "--json", help="Print JSON on stdout."),
 ) -> None:

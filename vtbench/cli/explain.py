@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from vtbench.cli import options as opt
 from vtbench.console import echo, screen
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def explain(
     device: str | None = typer.Option(None, envvar="VTBENCH_DEVICE", help="cpu, cuda:0."),
     batch_size: int | None = typer.Option(None, envvar="VTBENCH_BATCH_SIZE", help="Images per batch."),
     weights: str | None = typer.Option(None, help="A checkpoint file for the model, instead of its card's."),
-    out: str = typer.Option("results", envvar="VTBENCH_OUT", help="The results folder."),
+    out: opt.Out = "results",
     json: bool = typer.Option(False, "--json", help="Print JSON on stdout, and nothing else."),
 ) -> None:
     """Measure a metric under every plausible protocol in one pass: which one gives the claim, how far the values spread, which choice

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import typer
 
+from vtbench.cli import options as opt
 from vtbench.console import echo
 
 
@@ -20,7 +21,7 @@ def leaderboard(
     ),
     everything: bool = typer.Option(False, "--all", help="Every protocol, not the recommended ones alone."),
     output: str | None = typer.Option(None, "--output", "-o", help="Write to this file instead of stdout."),
-    out: str = typer.Option("results", envvar="VTBENCH_OUT", help="The results folder."),
+    out: opt.Out = "results",
 ) -> None:
     """Rank everything measured. Only values of the same protocol, images and resolution are ranked together; limited runs never are."""
     from vtbench.cli.results import gathered

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import typer
 
+from vtbench.cli import options as opt
 from vtbench.console import echo
 from vtbench.places import place
 
@@ -18,7 +19,7 @@ def report(
     suite: str | None = typer.Option(None, "--suite", "-s", help="Only results of this suite."),
     title: str = typer.Option("", help="The page's title."),
     max_images: int = typer.Option(200, min=1, help="The most samples in the gallery."),
-    out: str = typer.Option("results", envvar="VTBENCH_OUT", help="The results folder."),
+    out: opt.Out = "results",
 ) -> None:
     """Numbers, rate and quality, pictures, words and faces, and where everything came from, in one page that needs no network.
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from vtbench.cli import options as opt
 from vtbench.console import echo, screen
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def reproduce(
     data_is: str = typer.Option(
         "", "--data-is", help="Your word for the data, by the papers' name: imagenet-val, imagenet-256."
     ),
-    out: str = typer.Option("results", envvar="VTBENCH_OUT", help="The results folder."),
+    out: opt.Out = "results",
     json: bool = typer.Option(False, "--json", help="Print JSON on stdout."),
 ) -> None:
     """Hold a model's results against its published numbers, protocol by protocol: exit code 3 on a mismatch, 1 when nothing counts.

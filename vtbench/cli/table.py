@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from vtbench.cli import options as opt
 from vtbench.console import echo
 from vtbench.places import place
 
@@ -32,7 +33,7 @@ def table(
         None, help="Write the BibTeX of every model, data set and metric used to this file."
     ),
     output: str | None = typer.Option(None, "--output", "-o", help="Write to this file instead of stdout."),
-    out: str = typer.Option("results", envvar="VTBENCH_OUT", help="The results folder."),
+    out: opt.Out = "results",
 ) -> None:
     """Models by columns: best in bold and second underlined among comparable rows, published rows with a dagger, a caption that states the methods."""
     from vtbench.cli.results import gathered

@@ -49,8 +49,8 @@ def tokens(
     ),
     batch_size: int | None = typer.Option(None, envvar="VTBENCH_BATCH_SIZE", help="For --model: images per batch."),
     plots: str | None = typer.Option(None, help="Write the plots of the statistics as PNG into this folder."),
-    out: str = typer.Option("results", envvar="VTBENCH_OUT", help="The results folder."),
-    json: bool = typer.Option(False, "--json", help="Print the rows as JSON on stdout, and nothing else."),
+    out: opt.Out = "results",
+    json: opt.Json = False,
 ) -> None:
     """Study tokens: frequency laws, growth, entropy, n-grams, compressibility, language models; a null beside every law.
 

@@ -19,7 +19,7 @@ def watch(
     model: str = typer.Option(
         ..., "--model", "-m", help="What reads them: FILE.py:build (called with weights=...) or a name of the zoo."
     ),
-    suite: list[str] = typer.Option(["reconstruction-256"], "--suite", "-s", help="A suite. Repeatable."),
+    suite: opt.Suites = ["reconstruction-256"],  # noqa: B006 - typer copies it
     data: str | None = typer.Option(None, envvar="VTBENCH_DATA", help="Images; of a generator a file of prompts."),
     reference: str | None = typer.Option(
         None, "--reference", "-r", envvar="VTBENCH_REFERENCE", help="What a generator's images are held against."
@@ -28,19 +28,19 @@ def watch(
     protocol: opt.Protocol = None,
     resolution: opt.Resolution = None,
     tokens: str | None = typer.Option(None, envvar="VTBENCH_TOKENS", help="Token budgets, separated by commas."),
-    subset: str | None = typer.Option(None, envvar="VTBENCH_SUBSET", help="A named subset, such as 5k."),
-    limit: int | None = typer.Option(None, envvar="VTBENCH_LIMIT", help="Only the first N samples."),
+    subset: opt.Subset = None,
+    limit: opt.Limit = None,
     state_key: str = typer.Option(
         "auto", envvar="VTBENCH_STATE_KEY", help="Which state of a checkpoint: auto, ema, model."
     ),
     device: str | None = typer.Option(None, envvar="VTBENCH_DEVICE", help="cpu, cuda:0."),
-    dtype: str = typer.Option("float32", envvar="VTBENCH_DTYPE", help="The model's precision."),
-    batch_size: int | None = typer.Option(None, envvar="VTBENCH_BATCH_SIZE", help="Images per batch."),
+    dtype: opt.Dtype = "float32",
+    batch_size: opt.BatchSize = None,
     seed: opt.Seed = 0,
     keep_images: str = typer.Option(
         "none", envvar="VTBENCH_KEEP_IMAGES", help="Keep images of every step as PNG: none, sample, all."
     ),
-    no_baselines: bool = typer.Option(False, "--no-baselines", help="Leave the suite's controls away."),
+    no_baselines: opt.NoBaselines = False,
     log: list[str] = typer.Option(
         [], "--log", help="Where numbers go: tensorboard:DIR, wandb:PROJECT, trackio:PROJECT. Repeatable."
     ),
@@ -48,7 +48,7 @@ def watch(
     every: float = typer.Option(30.0, min=0.1, help="Seconds between looks."),
     settle: float = typer.Option(10.0, min=0.0, help="Seconds that a file must not have changed."),
     once: bool = typer.Option(False, "--once", help="Measure what is there, then stop."),
-    out: str = typer.Option("results", envvar="VTBENCH_OUT", help="The results folder."),
+    out: opt.Out = "results",
 ) -> None:
     """Wait for checkpoints and measure each under the suites, with its training step; draw the curves, the controls as horizontal lines.
 
