@@ -152,7 +152,7 @@ def build(weights):
 def test_watch_measures_generators_too(tmp_path, monkeypatch):
     torch = pytest.importorskip("torch")
     from vtbench.cli import main
-    from vtbench.record import read_all
+    from vtbench.records import read_all
 
     monkeypatch.chdir(tmp_path)
     for step in (10, 20):
