@@ -267,6 +267,9 @@ def test_missing_and_surplus_images_are_named(tmp_path):
         model.expect(conditions("x"), whole=False)
     with pytest.raises(UsageError, match="holds 2 images, and the suite makes 3"):
         model.expect([Condition(f"{i:06d}", label=0) for i in range(3)], whole=True)
+    numbered = Images(at=str(write(tmp_path / "numbered", ["000000", "000001"])))
+    with pytest.raises(UsageError, match=r"holds 2 images, and the suite makes 3\. --limit 2 measures so many"):
+        numbered.expect([Condition(f"{i:06d}", label=0) for i in range(3)], whole=True)
 
 
 def test_unreadable_and_wrong_images_are_failures_with_their_names(tmp_path):
@@ -381,6 +384,23 @@ def test_kept_images_score_as_they_were_measured_even_under_the_references_names
     scored = Scorer(str(kept), str(reference), suite, out=str(tmp_path / "scored"), device="cpu")()
     assert scored["fid"].value == found["fid"].value and scored["fid"].row.n == 12
     assert scored.record.dataset.counted() == "12 images against folder:real (n = 20)"
+
+
+def test_a_batch_of_another_size_is_no_reference(suite, tmp_path, monkeypatch):
+    from vtbench import reference as references
+
+    flat_features(monkeypatch)
+    monkeypatch.setattr(references, "ARRAYS", {"pool3": ("mu", "sigma", 12)})
+    with open(suite, "a") as file:
+        file.write(FID + FID.replace('"fid"', '"recall"'))
+    path = tmp_path / "VIRTUAL.npz"
+    np.savez(path, arr_0=np.zeros((8, 64, 64, 3), np.uint8), mu=np.zeros(12), sigma=np.eye(12))
+    found = run(suite, tmp_path, Blots(), reference=str(path), reference_protocol="adm")
+    why = {r.metric: r.why for r in found.record.rows}
+    assert why["fid"] == why["recall"] == "VIRTUAL.npz holds images of 64 px, and the suite is at 32"
+    np.savez(path, arr_0=np.zeros((8, 32, 32, 3), np.uint8))
+    with pytest.raises(UsageError, match=r"VIRTUAL\.npz holds images alone, and no statistics"):
+        run(suite, tmp_path, Blots(), reference=str(path), reference_protocol="adm")
 
 
 def test_seeds_of_stored_images_are_refused(suite, tmp_path):

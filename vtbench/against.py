@@ -106,6 +106,9 @@ class Reference:
             return "compares pairs, and the images are not paired with the reference by id", ()
         if self.statistics is None or not truth:
             return "", ()
+        side = self._side()
+        if side and cell.resolution and side != cell.resolution:
+            return f"{self.statistics.path.name} holds images of {side} px, and the suite is at {cell.resolution}", ()
         refused = self.refusal(cell, known)
         if not refused and cell.needs["reference"][1] in self.statistics.features:
             return "", ()
@@ -117,6 +120,13 @@ class Reference:
         if not self.statistics.images:
             return f"needs the reference's images, and {self.statistics.path.name} holds its statistics alone", ()
         return "", ()
+
+    def _side(self) -> int:
+        """The side of the images of a file that holds statistics too, which are of the same size; 0 where it is not known."""
+        if self.dataset is None or not self.dataset.samples:
+            return 0
+        shape = getattr(self.dataset.samples[0].source, "shape", (0, 1))
+        return int(shape[0]) if shape[0] == shape[1] else 0
 
     def refusal(self, cell: Cell, known: Known) -> str:
         """Why the statistics cannot stand for a cell's reference; empty when they can, or when there are none."""
@@ -130,7 +140,10 @@ class Reference:
         """Raise `UsageError` when a plan has no use for the statistics, with the reason."""
         if self.statistics is None or any(self._stands(c) for c in plan.cells):
             return
-        refused = [self.refusal(c, known) for c in plan.cells if c.metric.compares == "moments"]
+        asked = [c for c in plan.cells if c.metric.compares == "moments"]
+        refused = [self.refusal(c, known) for c in asked]
+        if asked and not any(refused):
+            return  # it is the model that the suite has no use for, and its rows say so
         why = next(filter(None, refused), f"no metric of the suite uses the statistics in {self.statistics.path.name}")
         raise UsageError(why, f"--protocol {self.statistics.protocol} adds it to the suite's metrics")
 

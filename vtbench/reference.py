@@ -90,7 +90,14 @@ def read_statistics(where: str, said: str | None = None) -> Statistics | None:
             raise UsageError(f"--reference-protocol {said}: {where} is no .npz of statistics")
         return None
     names = set(npz.members(path))
-    if not names & {"mu", "sigma"} or said == "images":
+    if said == "images":
+        return None
+    if not names & {"mu", "sigma"}:
+        if said is not None and "arr_0" in names:
+            raise UsageError(
+                f"--reference-protocol {said}: {path.name} holds images alone, and no statistics (mu, sigma)",
+                "Leave --reference-protocol away",
+            )
         return None
     rows_of = {ROWS + head: head for head in ARRAYS} if FACTS in names else {}
     held = npz.load(path, [*(n for a, b, _ in ARRAYS.values() for n in (a, b)), FACTS, *rows_of, "ids"])

@@ -60,13 +60,15 @@ class Images(Generator):
             self._broken = {key.rsplit("/", 1)[-1]: why for key, why in self._broken.items()}
             self._by_last = {}
             have = {*self._named, *self._broken}
-        if not wanted & have and all(c.caption is None for c in conditions):
+        if all(c.caption is None for c in conditions):
             if whole and len(have) != len(conditions):
+                fewer = f"--limit {len(have)} measures so many (limited rows)"
                 raise UsageError(
                     f"{self.where} holds {len(have)} images, and the suite makes {len(conditions)}",
-                    f"--limit {len(have)} measures so many (limited rows)",
+                    fewer if len(have) < len(conditions) else "Leave away what is too many",
                 )
-            return
+            if not wanted & have:
+                return
         missing, surplus = sorted(wanted - have), sorted(have - wanted)
         if len(missing) == len(wanted):
             raise UsageError(
