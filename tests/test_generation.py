@@ -187,6 +187,15 @@ def test_budgets_of_a_prefix_generator_are_rows_of_their_own(suite, tmp_path):
     assert [(r.tokens, r.value) for r in found.record.rows] == [(2, 2.0), (4, 4.0)]
 
 
+def test_a_token_a_step_makes_fewer_steps_of_fewer_tokens(suite, tmp_path):
+    with open(suite, "a") as file:
+        file.write('[[metrics]]\nname = "sampling_steps"\nprotocols = ["generation-costs"]\n')
+    model = Blots()
+    model.steps = 4
+    found = run(suite, tmp_path, model, tokens=(2, 4))
+    assert [(r.tokens, r.value) for r in found.record.rows if r.metric == "sampling_steps"] == [(2, 2.0), (4, 4.0)]
+
+
 def test_labels_of_another_rule_change_the_protocols_name(suite, tmp_path):
     found = run(suite, tmp_path, Blots(), labels="random")
     assert {r.protocol for r in found.record.rows} == {"tokens-of-toys+labels=random"}

@@ -91,6 +91,10 @@ def test_tables_and_boards_hold_one_line_a_guidance(sweep):
     assert [h.name for h in sheet.headings] == ["model", "fid", "recall"]
     assert sheet.title == "toy-gen at 64 px, 40 images against folder:real (n = 200)"
     assert [line[1].text.split()[-1] for line in sheet.lines()] == ["(1)", "(2)"]
+    tied = [made(g, 0, fid) for g, fid in ((1.0, 10.5), (2.0, 10.0), (3.0, 11.0))]
+    (sheet,) = leaderboard.sheets(leaderboard.boards(entries(tied)))
+    assert [line[1].text for line in sheet.lines()] == ["10 (1)", "10 (1)", "11 (1)"]
+    assert next(line[0].text for line in sheet.lines()) == "rar-b:guidance=2.0"
 
 
 def test_a_result_gives_the_mean_over_seeds_first(sweep):

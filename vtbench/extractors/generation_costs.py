@@ -25,7 +25,7 @@ class GenerationCosts:
     """
 
     name = "generation_costs"
-    version = 1
+    version = 2
     takes: Literal["model"] = "model"
 
     def __init__(self, args: Mapping[str, Any]) -> None:
@@ -59,12 +59,18 @@ class GenerationCosts:
         conditions = [c for c in (Condition(s.id, s.label, s.caption) for s in batch.samples) if _usable(self.model, c)]
         found: dict[str, float] = {
             **{f"params_{part}": self._params(part) for part in ("generator", "decoder")},
-            "steps": math.nan if self.model.steps is None else float(self.model.steps),
+            "steps": self._steps(),
             "batch": float(len(conditions)),
         }
         if {"seconds", "tokens"} & set(heads):
             found["seconds"], found["tokens"] = self._timed(conditions)
         return {head: Rows(np.array([found[head]], dtype=np.float64)) for head in heads}
+
+    def _steps(self) -> float:
+        can = self.model.capabilities
+        if self.budget is not None and can.prefix and self.model.steps == can.max_tokens:
+            return float(self.budget)  # one token a step
+        return math.nan if self.model.steps is None else float(self.model.steps)
 
     def _params(self, part: str) -> float:
         module = self.model.modules().get(part)

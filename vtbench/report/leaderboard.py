@@ -173,7 +173,7 @@ def _sheet(place: tuple[str, str, int | None], found: Sequence[Board], pareto: b
     order: dict[tuple[Any, ...], tuple[int, ...]] = {}
     for i, board in enumerate(found):
         seconds = min((r for r in board.ranks if r > 1), default=0)
-        for entry, rank, frontier in zip(board.entries, board.ranks, board.frontier):
+        for at, (entry, rank, frontier) in enumerate(zip(board.entries, board.ranks, board.frontier)):
             if pareto and not frontier:
                 continue
             row = entry.row
@@ -188,8 +188,8 @@ def _sheet(place: tuple[str, str, int | None], found: Sequence[Board], pareto: b
             alone = len(board.entries) < 2
             text = entry.text()
             cells[3 + i] = Cell(text if alone else f"{text} ({rank})", "" if alone else mark, entry.record is None)
-            order.setdefault(key, (i, rank))
-    lines = [table[key] for key in sorted(table, key=lambda k: (order[k], str(k)))]
+            order.setdefault(key, (i, at))
+    lines = [table[key] for key in sorted(table, key=lambda k: order[k])]
     known = [i for i in range(len(headings)) if i not in (1, 2) or any(line[i].text != "-" for line in lines)]
     headings, body = [headings[i] for i in known], Section("", [[line[i] for i in known] for line in lines])
     where = f"{suite or dataset} at {resolution} px" if resolution else f"{suite or dataset} at native size"
