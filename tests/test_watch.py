@@ -86,6 +86,11 @@ def test_numbers_reach_the_trackers(monkeypatch):
     assert rows == [(result.flat("val/"), 3)]
 
 
+def test_ranks_without_a_result_open_no_tracker(monkeypatch):
+    monkeypatch.setattr(logs, "open_sink", lambda spec: pytest.fail("a tracker was opened"))
+    logs.log(Result([]), "wandb", step=1)
+
+
 def test_an_absent_or_unknown_tracker_has_a_way_out(monkeypatch):
     monkeypatch.setitem(sys.modules, "trackio", None)
     with pytest.raises(MissingPackage, match=r"pip install 'vtbench\[log\]'"):

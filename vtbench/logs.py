@@ -75,6 +75,9 @@ def open_sink(spec: str) -> Sink:
 
 
 def log(result: Result, spec: str | Sink, *, step: int, prefix: str = "") -> None:
-    """Log a result's recommended numbers: ``log(ev(model, step=step), "tensorboard:runs", step=step)``."""
+    """Log a result's recommended numbers: ``log(ev(model, step=step), "tensorboard:runs", step=step)``. Of a process group, rank 0 alone has any to log; on the
+    others nothing is opened."""
+    if not result.records:
+        return
     sink = open_sink(spec) if isinstance(spec, str) else spec
     sink(result.flat(prefix), step)
