@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from records_for_tests import make
 
 from vtbench import samples, table
-from vtbench.comparison import compare
+from vtbench.comparable import Entry
+from vtbench.comparison import _difference, _Samples, compare
 from vtbench.errors import UnknownName, UsageError
-from vtbench.record import write
+from vtbench.intervals import jackknife
+from vtbench.record import Row, write
 from vtbench.report.delta import markdown
 from vtbench.reproduction import last_digit, reproduce
 
@@ -94,6 +97,18 @@ def test_incomparable_rows_are_never_ranked_and_say_why(tmp_path, change, said):
     text = markdown([pair])
     assert "🟢 better" not in "".join(r for r in text.splitlines() if r.startswith("| psnr"))
     assert "not comparable" in text
+
+
+def test_an_interval_that_was_cut_at_its_scale_narrows_no_difference(tmp_path):
+    groups = [0.2, 0.1, 0.4, 0.3, 0.25]
+    wide = jackknife(0.25, np.array(groups))
+    row = Row(protocol="p", metric="fid", value=0.25, ci_low=0.0, ci_high=wide.high, n=60, groups=groups)
+    other = row.model_copy(update={"value": 0.5, "n": 61, "groups": None, "ci_low": 0.4, "ci_high": 0.6})
+    assert wide.low < 0
+    records = [make(None, "a"), make(None, "b", seed=1)]
+    _, low, high, how = _difference(*(Entry(r, x) for r, x in zip((row, other), records)), _Samples(tmp_path))
+    assert how == "unpaired"
+    assert (high - low) / 2 == pytest.approx(math.hypot(wide.high - 0.25, 0.1))
 
 
 def test_other_images_and_other_networks_are_not_compared(tmp_path):

@@ -158,10 +158,21 @@ def _difference(a: Entry, b: Entry, samples: _Samples) -> tuple[float, float | N
     for row in (x, y):
         if row.ci_low is None or row.ci_high is None:
             return plain, None, None, ""
-        spread += ((row.ci_high - row.ci_low) / 2) ** 2
+        spread += _half(row, row.ci_low, row.ci_high) ** 2
     if not math.isfinite(spread) or not math.isfinite(plain):
         return plain, None, None, ""
     return plain, plain - math.sqrt(spread), plain + math.sqrt(spread), "unpaired"
+
+
+def _half(row: Row, low: float, high: float) -> float:
+    """Half the width of a row's interval: of the jackknife's own, where the shown one was cut at the end of its scale."""
+    from vtbench.intervals import jackknife
+
+    if row.groups is not None and row.value is not None:
+        whole = jackknife(row.value, _array(row.groups))
+        if math.isfinite(whole.high):
+            return whole.high - whole.value
+    return (high - low) / 2
 
 
 def _array(values: Sequence[float]) -> Any:
