@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
-import re
-import secrets
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from types import CodeType
 from typing import Any
 
 import numpy as np
 import torch
 
-from vtbench import weights
 from vtbench.api import Capabilities, Condition, Stream, Tokenizer, Tokens
 from vtbench.errors import UsageError
+from vtbench.zoo.behind import checked_range, device_of, networks_of, revision_of, spelled
 
 
 def tokenizer(
@@ -53,9 +48,7 @@ def tokenizer(
         raise UsageError("give either encode and decode, or reconstruct")
     if reconstruct is None and (encode is None or decode is None):
         raise UsageError("a tokenizer needs encode and decode, or reconstruct")
-    low, high = float(value_range[0]), float(value_range[1])
-    if not high > low:
-        raise UsageError(f"value_range is (low, high), not {value_range}", "(0, 1), (-1, 1) or (0, 255)")
+    low, high = checked_range(value_range)
     if prefix and encode is None:
         raise UsageError("only tokens have a prefix: give encode and decode")
     sizes: tuple[int, ...] = ()
@@ -69,7 +62,7 @@ def tokenizer(
         per_image_noise=batch,
     )
     functions = [f for f in (encode, decode, reconstruct) if f is not None]
-    networks = _networks(() if modules is None else modules, functions)
+    networks = networks_of(() if modules is None else modules, functions)
     if modules is None and not networks:
         warnings.warn(
             f"no network was found behind the functions of '{name}': it is measured in whatever mode it is in, and no measurement is used twice. Give modules=NETWORK, or modules=() if there is none",
@@ -88,75 +81,6 @@ def tokenizer(
         dict(params or {}),
         codebook,
     )
-
-
-def _networks(given: Any, functions: Iterable[Callable[..., Any]]) -> dict[str, torch.nn.Module]:
-    """The networks behind a tokenizer, by name."""
-    if isinstance(given, torch.nn.Module):
-        return {"model": given}
-    if isinstance(given, Mapping):
-        return dict(given)
-    listed = list(given)
-    if listed:
-        return {f"model{i or ''}": m for i, m in enumerate(listed)}
-    found: list[torch.nn.Module] = []
-    for function in functions:
-        for thing in _behind(function):
-            if isinstance(thing, torch.nn.Module) and not any(thing is f for f in found):
-                found.append(thing)
-    inside = [f for f in found if not any(f is not g and any(f is m for m in g.modules()) for g in found)]
-    return {f"model{i or ''}": m for i, m in enumerate(inside)}
-
-
-def _behind(thing: Any, depth: int = 0) -> Iterable[Any]:
-    """The objects that a function reaches: its object, what a partial holds, its closure, the globals that it names, an object's own modules."""
-    yield thing
-    if depth > 3 or isinstance(thing, torch.nn.Module):
-        return
-    inner: list[Any] = []
-    if owner := getattr(thing, "__self__", None):
-        inner += [owner]
-    if inspect.isfunction(thing) or inspect.ismethod(thing):
-        inner += list(inspect.getclosurevars(thing).nonlocals.values())
-        inner += [
-            v for v in inspect.getclosurevars(thing).globals.values() if isinstance(v, torch.nn.Module) or callable(v)
-        ]
-    if hasattr(thing, "func") and hasattr(thing, "args"):
-        inner += [thing.func, *thing.args, *thing.keywords.values()]
-    if hasattr(thing, "__wrapped__"):
-        inner.append(thing.__wrapped__)
-    if (
-        not inspect.isroutine(thing)
-        and not inspect.isclass(thing)
-        and not inspect.ismodule(thing)
-        and hasattr(thing, "__dict__")
-    ):
-        inner += [v for v in vars(thing).values() if isinstance(v, torch.nn.Module)]
-    for value in inner:
-        yield from _behind(value, depth + 1)
-
-
-def _spelled(function: Any) -> str:
-    """What a function does, as far as its own code says: equal for equal code in every process of one Python version."""
-    if hasattr(function, "func") and hasattr(function, "args"):
-        return f"partial({_spelled(function.func)}, {len(function.args)}, {sorted(function.keywords)})"
-    if isinstance(function, torch.nn.Module):
-        function = type(function).forward
-    code = getattr(getattr(function, "__func__", function), "__code__", None)
-    return _code(code) if isinstance(code, CodeType) else getattr(function, "__qualname__", type(function).__qualname__)
-
-
-def _code(code: CodeType) -> str:
-    plain = (str, bytes, int, float, complex, bool, type(None), tuple)
-    constants = [
-        _code(c) if isinstance(c, CodeType) else repr(c) if isinstance(c, plain) else type(c).__name__
-        for c in code.co_consts
-    ]
-    return f"{code.co_code.hex()} {code.co_names} {constants}"
-
-
-_WRAPPERS = re.compile(r"(^|(?<=\.))(_orig_mod|module)\.")
-"""What torch.compile and data-parallel wrappers put before the names of weights."""
 
 
 class Wrapped(Tokenizer):
@@ -190,22 +114,9 @@ class Wrapped(Tokenizer):
     def revision(self) -> str:  # type: ignore[override]
         """The digest of the networks' present weights, of the functions' own code and of the codebook and range given; without a network, another one each
         time that it is asked for. Code that the functions call is not seen: only what they say themselves."""
-        if not self._networks:
-            return f"unknown:{secrets.token_hex(16)}"
         functions = [f for f in (self._encode, self._decode, self._reconstruct) if f is not None]
-        wrapping = [self._sizes, self._range, self._kind, [_spelled(f) for f in functions]]
-        state = {
-            f"{name}/{_WRAPPERS.sub('', k)}": v
-            for name, net in self._networks.items()
-            for k, v in net.state_dict().items()
-            if torch.is_tensor(v)
-        }
-        joined = f"{weights.state_digest(state)}\n{wrapping}"
-        return f"sha256:{hashlib.sha256(joined.encode()).hexdigest()}"
-
-    def _device(self) -> torch.device:
-        first = next((p for net in self._networks.values() for p in net.parameters()), None)
-        return first.device if first is not None else torch.device("cpu")
+        around = [self._sizes, self._range, self._kind, [spelled(f) for f in functions]]
+        return revision_of(self._networks, around)
 
     def _precision(self) -> torch.dtype:
         """float32, but for networks whose weights are all of one half precision."""
@@ -214,7 +125,7 @@ class Wrapped(Tokenizer):
 
     def _inwards(self, images: torch.Tensor) -> torch.Tensor:
         low, high = self._range
-        moved = images.to(self._device(), self._precision()) if self._networks else images
+        moved = images.to(device_of(self._networks), self._precision()) if self._networks else images
         return moved if (low, high) == (0.0, 1.0) else moved * (high - low) + low
 
     def _outwards(self, images: Any, like: int) -> torch.Tensor:
@@ -291,7 +202,7 @@ class Wrapped(Tokenizer):
             return out
         ids = torch.as_tensor(tokens.data["tokens"])
         if self._networks:
-            ids = ids.to(self._device())
+            ids = ids.to(device_of(self._networks))
         if tokens.extra is not None:
             ids = ids.reshape(len(ids), *tokens.extra)
         return self._outwards(self._decode(ids), len(ids))

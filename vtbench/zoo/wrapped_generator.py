@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
-from vtbench import weights
 from vtbench.api import Capabilities, Condition, Generator
 from vtbench.errors import UsageError
-from vtbench.zoo.wrapped import _networks, _spelled
+from vtbench.zoo.behind import checked_range, device_of, networks_of, revision_of, spelled
 
 
 def generator(
@@ -35,9 +32,7 @@ def generator(
     function without it. batch: False for functions that take one condition at a time (still with a batch axis). steps: of the sampler, for the record.
 
     Raises `UsageError` for arguments that do not go together."""
-    low, high = float(value_range[0]), float(value_range[1])
-    if not high > low:
-        raise UsageError(f"value_range is (low, high), not {value_range}", "(0, 1), (-1, 1) or (0, 255)")
+    low, high = checked_range(value_range)
     if classes is not None and prompts:
         raise UsageError("a generator is given class labels or prompts, not both")
     can = Capabilities(
@@ -48,7 +43,9 @@ def generator(
         needs_caption=prompts,
         classes=classes,
     )
-    return WrappedGenerator(name, generate, (low, high), _networks(modules, [generate]), can, steps, dict(params or {}))
+    return WrappedGenerator(
+        name, generate, (low, high), networks_of(modules, [generate]), can, steps, dict(params or {})
+    )
 
 
 class WrappedGenerator(Generator):
@@ -70,16 +67,7 @@ class WrappedGenerator(Generator):
     @property
     def revision(self) -> str:  # type: ignore[override]
         """The digest of the networks' present weights and of the function's own code; without a network, another one each time that it is asked for."""
-        if not self._networks:
-            return f"unknown:{secrets.token_hex(16)}"
-        state = {
-            f"{name}/{k}": v
-            for name, net in self._networks.items()
-            for k, v in net.state_dict().items()
-            if torch.is_tensor(v)
-        }
-        joined = f"{weights.state_digest(state)}\n{[self._range, _spelled(self._function)]}"
-        return f"sha256:{hashlib.sha256(joined.encode()).hexdigest()}"
+        return revision_of(self._networks, [self._range, spelled(self._function)])
 
     def generate(
         self, conditions: Sequence[Condition], *, seeds: Sequence[int], budget: int | None = None
@@ -89,8 +77,7 @@ class WrappedGenerator(Generator):
         if self.capabilities.needs_caption:
             given = [c.caption for c in conditions]
         elif self.capabilities.classes is not None:
-            first = next((p for net in self._networks.values() for p in net.parameters()), None)
-            given = torch.tensor([c.label for c in conditions], device=first.device if first is not None else None)
+            given = torch.tensor([c.label for c in conditions], device=device_of(self._networks))
         low, high = self._range
         return (torch.as_tensor(self._function(given, list(seeds))).float() - low) / (high - low)
 
