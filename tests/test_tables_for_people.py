@@ -176,6 +176,16 @@ def test_a_paper_table_marks_best_and_second_and_says_how():
     assert {"@misc{mine}", "@inproceedings{heusel2017gans,"} <= set(bib.splitlines())
 
 
+def test_where_a_table_shows_resolutions_each_has_its_own_best():
+    records = [make(None, "good", quality=4), make(None, "poor", quality=-4, seed=2)]
+    for record in records:
+        record.rows += [row.model_copy(update={"resolution": 512}) for row in record.rows]
+    for columns, best in ((("resolution", "psnr"), 2), (("psnr",), 1)):
+        made, _ = paper.sheet(paper.subjects(records, []), [paper.Column.of(c) for c in columns])
+        assert [line[0].text for line in made.lines() if line[-1].mark == "best"] == ["good"] * best
+        assert any("resolutions 256 and 512" in note for note in made.notes) == (best == 1)
+
+
 def test_everything_tied_means_no_mark():
     records = [make(None, "a"), make(None, "b", seed=3)]
     made, _ = paper.sheet(paper.subjects(records, []), [paper.Column("psnr")])

@@ -135,6 +135,7 @@ def sheet(found: Sequence[Subject], columns: Sequence[Column]) -> tuple[Sheet, s
             raise UnknownName("column", column.name, known)
     wanted = [c for c in columns if c.name not in FACTS]
     found = [s for s in found if s.measured or any(c.pick(s) for c in wanted)]
+    sized = "resolution" in {c.name for c in columns}
     notes: list[str] = []
     unranked: dict[tuple[str, str], list[str]] = {}
     used: list[Entry] = []
@@ -150,7 +151,10 @@ def sheet(found: Sequence[Subject], columns: Sequence[Column]) -> tuple[Sheet, s
             continue
         cells = {id(s): column.pick(s) for s in found}
         firsts = [chosen[0] for chosen in cells.values() if chosen]
-        marks = _marks(firsts, unranked)
+        marks: dict[int, Mark] = {}
+        # Where a line says its resolution, each resolution has its own best.
+        for size in dict.fromkeys(e.row.resolution if sized else None for e in firsts):
+            marks |= _marks([e for e in firsts if not sized or e.row.resolution == size], unranked)
         used += firsts
         row = firsts[0].row if firsts else None
         name = " ".join(filter(None, (column.name, column.slice, f"({column.protocol})" if column.protocol else "")))
@@ -298,7 +302,7 @@ def caption(used: Sequence[Entry]) -> str:
             f"Digits are cut at the 95% interval (bootstrap by {by}, delete-group jackknife for set metrics{seeds})."
         )
         said.append(
-            "Bold: best, underlined: second, among rows of one protocol and one set of images; values whose intervals overlap share a mark."
+            "Bold: best, underlined: second, among rows of one protocol, one resolution and one set of images; values whose intervals overlap share a mark."
         )
     if any(e.record is None for e in used):
         sources = dict.fromkeys(
