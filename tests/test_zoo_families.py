@@ -19,12 +19,13 @@ from vtbench.registry import resolve
 from vtbench.zoo.card import Card, File
 from vtbench.zoo.clip_text import ClipText
 from vtbench.zoo.cosmos import Cosmos
+from vtbench.zoo.kl_vae import KLVAE
 from vtbench.zoo.layout import layout, names, shapes_of
 from vtbench.zoo.magvit2 import OpenMagvit2
 from vtbench.zoo.titok import OneDPiece, TATiTok, TiTok
 from vtbench.zoo.tokenbridge import TokenBridge, levels
 from vtbench.zoo.var import VAR
-from vtbench.zoo.vqgan import IBQ, KLVAE, VQGAN, LlamaGen
+from vtbench.zoo.vqgan import IBQ, VQGAN, LlamaGen
 
 GOLDEN = Path(__file__).parent / "golden"
 

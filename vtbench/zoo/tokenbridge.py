@@ -18,9 +18,10 @@ from torch import Tensor
 from vtbench.api import Condition, Stream, Tokens
 from vtbench.errors import UsageError
 from vtbench.zoo.card import Card
+from vtbench.zoo.kl_vae import KLVAE
 from vtbench.zoo.published import Shapes
 from vtbench.zoo.quantise import posterior
-from vtbench.zoo.vqgan import KLVAE, VQGANConfig
+from vtbench.zoo.vqgan import VQGANConfig
 
 SCALE = 0.2325
 """MAR's factor from KL-16's latents to about unit variance."""

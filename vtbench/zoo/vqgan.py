@@ -1,7 +1,7 @@
 """The VQGAN family: one network, whose files differ in names, in how a code is chosen, and in what lies between encoder and decoder.
 
 `VQGAN` (taming-transformers, f16 and f8, its Gumbel variant, Chameleon and Anole), `LlamaGen` (and Janus, whose tokenizer is LlamaGen's VQ-16),
-`IBQ` (SEED-Voken), `VQGANLC` (VQGAN-LC) and `KLVAE` (MAR's KL-16, VA-VAE). Images are in [-1, 1] inside.
+`IBQ` (SEED-Voken) and `VQGANLC` (VQGAN-LC). Images are in [-1, 1] inside. The KL autoencoders of the same network are in `kl_vae`.
 """
 
 from __future__ import annotations
@@ -16,13 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vtbench.api import Capabilities, Condition, Stream, Tokens
-from vtbench.errors import BadWeights
+from vtbench.api import Capabilities
 from vtbench.zoo.card import Card
 from vtbench.zoo.convnet import ConvConfig, Decoder, Encoder, infer_half
 from vtbench.zoo.network import GridTokenizer, Half, NetworkTokenizer
 from vtbench.zoo.published import Shapes, count, wanted
-from vtbench.zoo.quantise import Rule, lookup, nearest, posterior
+from vtbench.zoo.quantise import Rule, lookup, nearest
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ class VQGANNet(nn.Module):
         return self.decoder(self.post_quant_conv(z) if self.config.kernel else z)
 
 
-class _Conv(NetworkTokenizer):
+class ConvTokenizer(NetworkTokenizer):
     """What both kinds, discrete and continuous, share: the network, its names and its halves."""
 
     net: VQGANNet
@@ -142,7 +141,7 @@ class _Conv(NetworkTokenizer):
         return {"encoder": Half(net.encode, **encoder), "decoder": Half(net.decode, **decoder)}
 
 
-class VQGAN(_Conv, GridTokenizer):
+class VQGAN(ConvTokenizer, GridTokenizer):
     """taming-transformers' VQGAN and what keeps its names: f16 and f8, any codebook, the Gumbel variant (detected), Chameleon, Anole.
 
     params: rule, how a code is chosen (`vtbench.zoo.quantise.Rule`), which shapes cannot tell; `auto` is the family's own."""
@@ -278,48 +277,3 @@ class VQGANLC(VQGAN):
     def infer(cls, shapes: Shapes, *, rule: str = "auto", **params: Any) -> VQGANConfig:
         wanted(shapes, "tok_embeddings.weight", cls.family)
         return super().infer(shapes, rule=rule, **params)
-
-
-class KLVAE(_Conv):
-    """A KL autoencoder in the same names: MAR's KL-16, VA-VAE, and latent diffusion's own. One continuous stream: the posterior's mode, or a draw."""
-
-    family = "kl-vae"
-    drop: ClassVar[tuple[str, ...]] = ("loss.*", "model_ema.*", "foundation_model.*", "linear_proj.*")
-
-    @classmethod
-    def infer(cls, shapes: Shapes, **params: Any) -> VQGANConfig:
-        encoder, decoder = infer_half(shapes, "encoder", cls.family), infer_half(shapes, "decoder", cls.family)
-        code, _, kernel, _ = wanted(shapes, "quant_conv.weight", cls.family)
-        if code % 2 or "quantize.embedding.weight" in shapes:
-            raise BadWeights("these weights have a codebook: they are not of a KL autoencoder", "Try the vqgan family")
-        return VQGANConfig(encoder, decoder, None, code, kind="kl", kernel=kernel)
-
-    def before_codes(self, images: Tensor) -> Tensor:
-        return self.net.encode(images).chunk(2, 1)[0]
-
-    @torch.no_grad()
-    def moments(self, images: Tensor) -> Tensor:
-        """Images in [0, 1] -> the posterior's mean and log variance, fp32 ``[B, 2 D, h, w]``."""
-        return self.net.encode(self._enter(images)).float()
-
-    @torch.no_grad()
-    def encode(
-        self,
-        images: Tensor,
-        *,
-        budget: int | None = None,
-        condition: Sequence[Condition] | None = None,
-        sample: bool = False,
-        seeds: Sequence[int] | None = None,
-    ) -> Tokens:
-        """Images float32 ``[B, 3, H, W]`` in [0, 1] -> one continuous stream ``latents`` ``[B, h * w, D]``."""
-        z = posterior(self.moments(images), sample, seeds)
-        stream = Stream("latents", "continuous", "grid2d", shape=(int(z.shape[2]), int(z.shape[3])))
-        return Tokens((stream,), {"latents": z.flatten(2).transpose(1, 2)}, len(z), condition=condition)
-
-    @torch.no_grad()
-    def decode(self, tokens: Tokens, *, seeds: Sequence[int] | None = None) -> Tensor:
-        """Latents of any grid -> images float32 ``[B, 3, H, W]`` in [0, 1]."""
-        (stream,) = tokens.streams
-        z = torch.as_tensor(tokens.data[stream.name], device=self._device).transpose(1, 2).unflatten(2, stream.shape)
-        return self._leave(self.net.decode(z.to(self._dtype)))
