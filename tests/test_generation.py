@@ -17,7 +17,7 @@ from vtbench.calling import generate, unmade
 from vtbench.cli.generate import beside, variants
 from vtbench.comparable import Entry, why_not
 from vtbench.data.conditions import labels, prompts
-from vtbench.errors import BadData, BadSample, UsageError
+from vtbench.errors import BadData, BadSample, UsageError, VtbenchError
 from vtbench.evaluation import Evaluator
 from vtbench.hashing import seed_of
 from vtbench.record import DatasetInfo, ModelInfo, Record, Row, SuiteInfo
@@ -485,6 +485,28 @@ def test_a_function_in_memory_is_a_generator(suite, tmp_path):
     assert len(kept) == 12 and np.asarray(Image.open(kept[2]))[0, 0, 0] == grey
     with pytest.raises(UsageError, match="class labels or prompts, not both"):
         vtbench.generator(sample, classes=4, prompts=True)
+
+
+def test_a_function_may_give_lists_and_pillows_images_and_no_other_range(suite, tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = rng.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    made = {
+        "tensors": [torch.from_numpy(a).permute(2, 0, 1).float() / 255 for a in arrays],
+        "pillows": [Image.fromarray(a) for a in arrays],
+    }
+    labels_ = [Condition(str(i), label=i) for i in range(4)]
+    for name, given in made.items():
+        found = vtbench.generator(lambda labels, seeds, given=given: given, classes=4, name=name).generate(
+            labels_, seeds=[0] * 4
+        )
+        assert np.array_equal((found * 255).round().byte().permute(0, 2, 3, 1).numpy(), arrays)
+    spread = torch.rand(12, 3, 32, 32)
+    for slipped, low, high in ((spread * 2 - 1, "-1", "1"), (spread * 255, "[0-9.e-]+", "255")):
+        model = vtbench.generator(lambda labels, seeds, x=slipped: x[: len(seeds)], classes=4)
+        with pytest.raises(
+            VtbenchError, match=rf"far outside its value_range \(0.0, 1.0\): they go from {low} to {high}"
+        ):
+            model.generate(labels_, seeds=[0] * 4)
 
 
 def test_array_jobs_and_interruptions_end_with_the_same_rows(suite, tmp_path):

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 
 from vtbench.api import Capabilities, Condition, Generator
-from vtbench.errors import UsageError
+from vtbench.errors import UsageError, VtbenchError
 from vtbench.zoo.behind import checked_range, device_of, networks_of, revision_of, spelled
 
 
@@ -27,7 +29,7 @@ def generator(
 ) -> WrappedGenerator:
     """A generator from a function.
 
-    generate: ``generate(conditions, seeds)`` -> images ``[B, 3, H, W]`` in `value_range`. conditions: labels (int64 tensor ``[B]``) with `classes`, texts with `prompts`, None for a
+    generate: ``generate(conditions, seeds)`` -> images ``[B, 3, H, W]`` in `value_range`, or a list of images ``[3, H, W]`` or of Pillow's. conditions: labels (int64 tensor ``[B]``) with `classes`, texts with `prompts`, None for a
     model that knows neither. seeds: one integer an image, from which alone its noise is to be drawn. modules: the network, as for `vtbench.tokenizer`; looked for behind the
     function without it. batch: False for functions that take one condition at a time (still with a batch axis). steps: of the sampler, for the record.
 
@@ -46,6 +48,17 @@ def generator(
     return WrappedGenerator(
         name, generate, (low, high), networks_of(modules, [generate]), can, steps, dict(params or {})
     )
+
+
+def _stacked(made: Any, value_range: tuple[float, float]) -> torch.Tensor:
+    """What a function made as float32 ``[B, 3, H, W]``, mapped from `value_range` to [0, 1]; Pillow's images have a range of their own."""
+    low, high = value_range
+    if isinstance(made, (list, tuple)):
+        if made and all(isinstance(image, Image.Image) for image in made):
+            arrays = [np.asarray(image.convert("RGB")) for image in made]
+            return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 255
+        made = torch.stack([torch.as_tensor(image) for image in made]) if made else torch.zeros(0, 3, 0, 0)
+    return (torch.as_tensor(made).float() - low) / (high - low)
 
 
 class WrappedGenerator(Generator):
@@ -78,8 +91,20 @@ class WrappedGenerator(Generator):
             given = [c.caption for c in conditions]
         elif self.capabilities.classes is not None:
             given = torch.tensor([c.label for c in conditions], device=device_of(self._networks))
-        low, high = self._range
-        return (torch.as_tensor(self._function(given, list(seeds))).float() - low) / (high - low)
+        images = _stacked(self._function(given, list(seeds)), self._range)
+        self._look(images)
+        return images
+
+    def _look(self, images: torch.Tensor) -> None:
+        """Refuse what another `value_range` was meant for: values between -1 and 1, or up to 255, taken as [0, 1]."""
+        strayed = float(((images < -0.25) | (images > 1.25)).float().mean()) if images.numel() else 0.0
+        if strayed > 0.25:
+            low, high = self._range
+            given = [float(v) * (high - low) + low for v in (images.min(), images.max())]
+            raise VtbenchError(
+                f"{strayed:.0%} of the values that {self.name} made lie far outside its value_range {self._range}: they go from {given[0]:.3g} to {given[1]:.3g}",
+                "vtbench.generator(..., value_range=(-1, 1)) or (0, 255); clamp them where they are to be cut",
+            )
 
     def modules(self) -> Mapping[str, Any]:
         """The networks found; one alone is the generator."""
