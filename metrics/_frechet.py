@@ -46,13 +46,15 @@ def of_rows(rows: np.ndarray) -> Gaussian:
         raise BadData(f"a covariance needs at least 2 samples, not {n}")
     mean = rows.mean(0)
     centred = rows - mean
+    trace = float((centred**2).sum() / (n - 1))
     # The reflection that takes the all-ones direction to the first axis: the first row becomes zero and the rest carry everything.
     mirror = np.full(n, 1 / np.sqrt(n))
     mirror[0] -= 1
     mirror /= np.linalg.norm(mirror)
-    turned = centred - 2 * np.outer(mirror, mirror @ centred)
-    factor = turned[1:] / np.sqrt(n - 1)
-    return Gaussian(mean, factor, float((centred**2).sum() / (n - 1)))
+    centred -= np.outer(2 * mirror, mirror @ centred)
+    factor = centred[1:]
+    factor /= np.sqrt(n - 1)
+    return Gaussian(mean, factor, trace)
 
 
 def of_statistics(mean: np.ndarray, covariance: np.ndarray) -> Gaussian:

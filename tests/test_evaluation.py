@@ -134,6 +134,26 @@ def test_equal_views_are_taken_once(suite: str, photos: Path, tmp_path: Path, mo
     assert looks.count(True) == looks.count(False) == batches + 1
 
 
+def test_large_columns_are_let_go_after_their_last_metric(
+    suite: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vtbench import reduce
+
+    kept: list[int] = []
+    plain = reduce.Reducer.reduce
+
+    def counting(self: reduce.Reducer) -> reduce.Reduced:
+        found = plain(self)
+        kept.append(sum(need in self._columns for cell in self.plan.cells for need in cell.needs.values()))
+        return found
+
+    monkeypatch.setattr(reduce.Reducer, "reduce", counting)
+    rows = _values(_run(suite, photos, tmp_path / "out"))
+    monkeypatch.setattr(reduce, "LARGE", -1)
+    assert _values(_run(suite, photos, tmp_path / "out", fresh=True)) == rows
+    assert kept[0] > 0 and kept[1] == 0
+
+
 def test_other_weights_are_another_run(suite: str, photos: Path, tmp_path: Path) -> None:
     _run(suite, photos, tmp_path / "out", toys.Patches(revision="a"))
     changed = toys.Patches(revision="b")

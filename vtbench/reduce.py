@@ -21,6 +21,9 @@ from vtbench.plan import Cell, Plan, Station
 from vtbench.record import Failure, Row, worst
 from vtbench.samples import instances
 
+LARGE = 8 << 20
+"""Bytes of a column that is rather read again than held, should somebody want it after the last metric that reads it."""
+
 
 @dataclass
 class SampleValues:
@@ -83,6 +86,11 @@ class _ModelColumn:
     def array(self) -> np.ndarray:
         """The values."""
         return self.values
+
+    @property
+    def held(self) -> int:
+        """Bytes in memory."""
+        return self.values.nbytes
 
 
 class Reducer:
@@ -158,13 +166,17 @@ class Reducer:
         return self._columns[key]
 
     def reduce(self) -> Reduced:
-        """Every row of the plan's cells."""
+        """Every row of the plan's cells. Large columns are let go after the last cell that reads them."""
         out = Reduced(failures=self.failures, n=len(self.kept))
-        for cell in self.plan.cells:
+        last = {need: place for place, cell in enumerate(self.plan.cells) for need in cell.needs.values()}
+        for place, cell in enumerate(self.plan.cells):
             for row, values in self._cell(cell):
                 out.rows.append(row)
                 if values is not None:
                     out.samples.append(values)
+            for need in cell.needs.values():
+                if last[need] == place and need in self._columns and self._columns[need].held > LARGE:
+                    del self._columns[need]
         return out
 
     # ------------------------------------------------------------------------------------ one cell

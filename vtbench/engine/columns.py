@@ -99,4 +99,14 @@ class StoredColumn:
 
     def array(self) -> np.ndarray:
         """All values in sample order; a large column is mapped from its file."""
-        return stack(self._parts) if self._file is None else self._mapped()
+        if self._file is not None:
+            return self._mapped()
+        whole = stack(self._parts)
+        if self._parts and self._regular(whole):
+            self._parts = [whole]  # not held twice
+        return whole
+
+    @property
+    def held(self) -> int:
+        """Bytes in memory."""
+        return sum(part.nbytes for part in self._parts)
