@@ -171,6 +171,7 @@ def test_larger_images_go_in_smaller_batches_unless_a_size_is_given(tmp_path: Pa
         how: dict[str, Any] = {"data": str(photos), "device": "cpu", "alarms": False, "resolution": (256, 512, 1024)}
         made.append(vtbench.evaluate(model, _suite(tmp_path), out=out, batch_size=size, **how).record)
         assert model.seen == seen
+        assert made[-1].environment.more.get("batch_by_area", False) == (size is None)
     assert [r.value for r in made[0].rows] == [r.value for r in made[1].rows]
 
 
