@@ -217,6 +217,23 @@ def test_what_a_model_breaks_is_not_held_against_the_next_one(
     assert good.record.rows == _run(suite, photos, tmp_path / "other").record.rows
 
 
+def test_a_picture_that_changes_between_hashing_and_decoding_is_refused(
+    suite: str, photos: Path, tmp_path: Path
+) -> None:
+    out, image = tmp_path / "out", photos / "image_03.png"
+    before = image.read_bytes()
+    evaluator = Evaluator(suite, data=str(photos), out=str(out), batch_size=3, device="cpu")
+    image.write_bytes((photos / "image_04.png").read_bytes())
+    spoilt = evaluator(toys.Patches()).record
+    assert [(f.id, "changed since it was hashed" in f.reason) for f in spoilt.failures] == [("image_03", True)]
+    assert spoilt.status == "partial" and {r.n for r in spoilt.rows} == {9}
+    other = _run(suite, photos, out).record
+    assert not other.failures and other.dataset.revision != spoilt.dataset.revision
+    image.write_bytes(before)
+    again = _run(suite, photos, out).record
+    assert not again.failures and again.run_id == spoilt.run_id and {r.n for r in again.rows} == {10}
+
+
 def test_truncated_and_empty_files_are_named(suite: str, photos: Path, tmp_path: Path) -> None:
     (photos / "empty.png").write_bytes(b"")
     whole = (photos / "image_00.png").read_bytes()

@@ -196,9 +196,9 @@ def test_a_network_of_half_precision_is_given_images_of_its_own(photos: Path, tm
 
 def test_wrappers_change_no_revision_and_a_lost_network_is_told() -> None:
     model = Trained()
-    wrapped = torch.nn.Module()
+    wrapped, compiled = torch.nn.Module(), torch.nn.Module()
     wrapped.module = model  # as DistributedDataParallel holds it
-    compiled = torch.compile(model)
+    compiled._orig_mod = model  # as torch.compile does
     plain = vtbench.tokenizer(encode=model.ids, decode=model.pixels, codebook_size=16, modules=model)
     for other in (wrapped, compiled):
         made = vtbench.tokenizer(encode=model.ids, decode=model.pixels, codebook_size=16, modules=other)

@@ -235,7 +235,7 @@ class Bench:
         (position,) = (item.position for item in items)
         truth = [s for s in work.stations[prepared] if not s.at.model()]
         of_model = [s for s in work.stations[prepared] if s.at.model()]
-        work.fail(position, why, of_model or truth)
+        work.fail(position, why, of_model or truth, lost=isinstance(why, Unread))
         if of_model and truth:
             try:
                 work.add(items, self._batch(work, prepared, items, images, truth, None))
