@@ -259,9 +259,23 @@ def test_stored_images_of_labels_stand_in_the_order_of_their_numbers(tmp_path):
     assert reds.round().int().tolist() == list(range(12))
 
 
+def test_stored_images_that_are_counted_from_one_are_each_taken_once(tmp_path):
+    folder = write(tmp_path / "made", [f"{i:05d}" for i in range(1, 13)])
+    (folder / "00004.png").write_bytes(b"\x89PNG\r\n\x1a\n cut short")
+    model = Images(at=str(folder))
+    wanted = [Condition(f"{i:06d}", label=0) for i in range(12)]
+    model.expect(wanted, whole=True)
+    taken = [*range(3), *range(4, 12)]
+    reds = model.generate([wanted[i] for i in taken], seeds=[0] * 11)[:, 0, 0, 0] * 255
+    assert reds.round().int().tolist() == taken
+    with pytest.raises(BadSample, match="00004"):
+        model.generate([wanted[3]], seeds=[0])
+
+
 def test_stored_images_may_lie_in_folders_of_categories(tmp_path):
     model = Images(at=str(write(tmp_path / "made", ["animals/aa", "food/bb"])))
     model.expect(conditions("aa", "bb"), whole=True)
+    model = Images(at=str(tmp_path / "made"))  # as a worker has it, which is told of no conditions
     assert float(model.generate(conditions("bb"), seeds=[0])[0, 0, 0, 0] * 255) == pytest.approx(1)
     twice = Images(at=str(write(tmp_path / "twice", ["animals/aa", "food/aa"])))
     with pytest.raises(UsageError, match="they are called 'animals/aa', the conditions 'aa'"):

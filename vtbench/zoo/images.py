@@ -19,7 +19,6 @@ from vtbench.errors import BadData, BadSample, UsageError
 if TYPE_CHECKING:
     import torch
 
-    from vtbench.data.sample import Sample
 
 _SAMPLES = re.compile(r"(?:^|(?<=/))samples/")
 _NUMBERS = re.compile(r"(\d+)/(\d+)")
@@ -46,8 +45,8 @@ class Images(Generator):
         self._named = {condition_key(s.id): s for s in dataset.samples}
         if len(self._named) != len(dataset.samples):
             raise BadData(f"two images in {at} belong to the same condition", "Keep one of each")
-        self._by_last = _last_names(self._named)
-        self._ranked = _numbered(dataset.samples) or list(dataset.samples)
+        self._by_last = _last_names([*self._named, *self._broken])
+        self._ranked, self._from_one = _ranked([*self._named, *self._broken])
         self.revision = dataset.revision
         self.params = {"at": at}
 
@@ -55,11 +54,8 @@ class Images(Generator):
         """Match the images with all the conditions of a run. Raises `UsageError` for surplus or too few images, and for names of other conditions."""
         wanted = {condition_key(c.id) for c in conditions}
         have = {*self._named, *self._broken}
-        if not wanted & have and wanted & set(self._by_last):  # folders of categories, as MJHQ-30K's own
-            self._named = {last: self._named[key] for last, key in self._by_last.items()}
-            self._broken = {key.rsplit("/", 1)[-1]: why for key, why in self._broken.items()}
-            self._by_last = {}
-            have = {*self._named, *self._broken}
+        if not wanted & have and wanted & set(self._by_last):
+            have = set(self._by_last)
         if all(c.caption is None for c in conditions):
             if whole and len(have) != len(conditions):
                 fewer = f"--limit {len(have)} measures so many (limited rows)"
@@ -67,7 +63,7 @@ class Images(Generator):
                     f"{self.where} holds {len(have)} images, and the suite makes {len(conditions)}",
                     fewer if len(have) < len(conditions) else "Leave away what is too many",
                 )
-            if not wanted & have:
+            if self._from_one or not wanted & have:
                 return
         missing, surplus = sorted(wanted - have), sorted(have - wanted)
         if len(missing) == len(wanted):
@@ -89,17 +85,26 @@ class Images(Generator):
 
         arrays = []
         for condition in conditions:
-            sample = self._named.get(condition_key(condition.id))
-            if sample is None and condition.caption is None and condition.id.isdigit():
-                place = int(condition.id)
-                sample = self._ranked[place] if place < len(self._ranked) else None
+            key = self._key(condition)
+            sample = self._named.get(key)
             if sample is None:
-                why = self._broken.get(condition_key(condition.id))
-                raise BadSample(why or f"no image of '{condition.id}' in {self.where}")
+                raise BadSample(self._broken.get(key) or f"no image of '{condition.id}' in {self.where}")
             arrays.append(np.asarray(sample.image(exif="ignore")))
         if len({a.shape for a in arrays}) > 1:
             raise BadSample("images of several sizes are taken one by one")
         return from_bytes(arrays)
+
+    def _key(self, condition: Condition) -> str:
+        """The image of a condition: by its name; by its name without folders (of categories, as MJHQ-30K's own); of a label also by its place."""
+        key = condition_key(condition.id)
+        labelled = condition.caption is None and condition.id.isdigit()
+        if key in self._named or key in self._broken:
+            if not (labelled and self._from_one):
+                return key
+        elif key in self._by_last:
+            return self._by_last[key]
+        place = int(condition.id) if labelled else len(self._ranked)
+        return self._ranked[place] if place < len(self._ranked) else key
 
 
 def _last_names(keys: Iterable[str]) -> dict[str, str]:
@@ -109,9 +114,9 @@ def _last_names(keys: Iterable[str]) -> dict[str, str]:
     return found if len(found) == len(keys) and any("/" in key for key in keys) else {}
 
 
-def _numbered(samples: Sequence[Sample]) -> list[Sample]:
-    """Images that are called by numbers, in the order of the numbers; empty when one is not."""
-    names = [s.id for s in samples]
-    if not all(name.isdigit() for name in names):
-        return []
-    return sorted(samples, key=lambda s: int(s.id))
+def _ranked(keys: list[str]) -> tuple[list[str], bool]:
+    """Keys in the order of their numbers, or of their names where one is none; and whether the numbers are 1 to as many as there are."""
+    if not all(key.isdigit() for key in keys):
+        return sorted(keys), False
+    ordered = sorted(keys, key=int)
+    return ordered, [int(key) for key in ordered] == list(range(1, len(keys) + 1))
