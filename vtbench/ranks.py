@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -86,4 +87,13 @@ def join() -> Ranks:
         if gpus:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % gpus)
         dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo")
+        atexit.register(_leave)
     return ranks()
+
+
+def _leave() -> None:
+    """Take the group down before the interpreter goes: its threads may abort a process whose peer has ended already."""
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.destroy_process_group()
