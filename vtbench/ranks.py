@@ -5,7 +5,9 @@ from __future__ import annotations
 import atexit
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from vtbench.errors import VtbenchError
@@ -92,8 +94,13 @@ def join() -> Ranks:
 
 
 def _leave() -> None:
-    """Take the group down before the interpreter goes: its threads may abort a process whose peer has ended already."""
+    """Wait for the others, and take the group down before the interpreter goes: its threads may abort a process whose peer has ended already."""
     import torch.distributed as dist
 
-    if dist.is_initialized():
-        dist.destroy_process_group()
+    if not dist.is_initialized():
+        return
+    with suppress(
+        RuntimeError, ValueError
+    ):  # a rank that failed does not come; of groups that are not gloo's alone there is no such barrier
+        dist.monitored_barrier(timeout=timedelta(seconds=10))
+    dist.destroy_process_group()
