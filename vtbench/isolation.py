@@ -54,12 +54,11 @@ def plain() -> Iterator[None]:
     import torch
 
     dtype = torch.get_default_dtype()
-    here = getattr(torch, "get_default_device", None)  # torch 2.3
     with ExitStack() as inside:
         for device in ("cpu", "cuda"):
             if _autocasting(device):
                 inside.enter_context(torch.autocast(device, enabled=False))
-        if here is not None and here().type != "cpu":
+        if torch.empty(0).device.type != "cpu":  # torch.get_default_device came with 2.3
             inside.enter_context(torch.device("cpu"))
         if dtype != torch.float32:
             torch.set_default_dtype(torch.float32)
