@@ -1,10 +1,11 @@
 """All image metrics of one command against the peers one after another, on the same files: CPU seconds and peak memory of whole processes.
 
-    python benchmarks/one_pass.py --images FOLDER [--count 200] [--rounds 2] [--memory 20,200] [--json FILE]
+    python benchmarks/one_pass.py --images FOLDER [--count 200] [--rounds 2] [--memory 20,200] [--batch 16] [--json FILE]
 
 Ours is `vtbench score` with PSNR, SSIM, MS-SSIM, LPIPS, FID under three protocols, KID, precision and recall. Each peer (torch-fidelity with FID
-and KID, clean-fid, pytorch-fid, lpips) runs as `vtbench audit` runs it, in a process of its own; their values are compared with ours before
-their time is. `bare`: the network forwards that ours needs, on inputs that are ready, and nothing else. One thread everywhere, taking turns,
+and KID, clean-fid, pytorch-fid, lpips) runs in a process of its own, through its own function for two folders with its own defaults (batches of 64, 32, 50
+and 1), as somebody runs it who uses them one after another; their values are compared with ours before their time is. `--batch 16` gives all four that
+batch, through the code of `vtbench audit`. `bare`: the network forwards that ours needs, on inputs that are ready, and nothing else. One thread everywhere, taking turns,
 the least of the rounds. Needs VTBENCH_WEIGHTS as `benchmarks/metrics.py` does.
 """
 
@@ -92,24 +93,68 @@ def ours(pairs: Path, kid: str) -> tuple[dict[str, float], dict[tuple[str, str],
     return cost, {(r["metric"], r["protocol"]): float(r["value"]) for r in json.loads(said) if r["slice"] == "all"}
 
 
-def peer(name: str, pairs: Path, kid: str, size: int) -> tuple[dict[str, float], dict[tuple[str, str], float]]:
+def peer(
+    name: str, pairs: Path, kid: str, size: int, batch: int
+) -> tuple[dict[str, float], dict[tuple[str, str], float]]:
     """A peer in a process of its own: its cost and its values."""
     command = [sys.executable, __file__, "--peer", name, "--pairs", str(pairs), "--kid", kid, "--kid-size", str(size)]
-    cost, said = measured(command)
+    cost, said = measured([*command, "--batch", str(batch)])
     return cost, {tuple(k): v for k, v in json.loads(said.splitlines()[-1])}
 
 
-def run_peer(name: str, pairs: Path, kid: str, size: int) -> None:
-    """The peer itself."""
+def run_peer(name: str, pairs: Path, kid: str, size: int, batch: int) -> None:
+    """The peer itself. batch: images at once, through our audit; 0: as it comes."""
     import torch
 
     from vtbench import peers
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
-        images = peers.Images(pairs / "fake", pairs / "reference", True)
-        found = peers.PEERS[name][1](images, Path(scratch), (kid, SUBSETS, size))
-    print(json.dumps([[list(k), v] for k, v in found.values.items()]))
+        if batch:
+            peers.BATCH = batch
+            images = peers.Images(pairs / "fake", pairs / "reference", True)
+            found = peers.PEERS[name][1](images, Path(scratch), (kid, SUBSETS, size)).values
+        else:
+            found = as_it_comes(name, pairs, kid, size, Path(scratch))
+    print(json.dumps([[list(k), v] for k, v in found.items()]))
+
+
+def as_it_comes(name: str, pairs: Path, kid: str, size: int, scratch: Path) -> dict[tuple[str, str], float]:
+    """A peer's own function for two folders, with its own defaults but for the device, the weights' place and KID's subsets."""
+    import torch
+
+    from vtbench import peers
+
+    fake, reference = str(pairs / "fake"), str(pairs / "reference")
+    if name == "torch-fidelity":
+        from torch_fidelity import calculate_metrics
+
+        weights = str(peers.inception_pth(scratch))
+        found = calculate_metrics(
+            input1=fake, input2=reference, fid=True, kid=True, kid_subset_size=size, cuda=False, feature_extractor_weights_path=weights,
+        )  # fmt: skip
+        distance, kernel = found["frechet_inception_distance"], found["kernel_inception_distance_mean"]
+        return {("fid", "torch-fidelity"): distance, ("kid", kid): kernel}
+    if (
+        name == "clean-fid"
+    ):  # what `compute_fid` calls with its defaults, on pytorch-fid's network: its own is downloaded
+        from cleanfid.fid import compare_folders
+
+        network = peers._pytorch_fid_network(scratch, resize_input=False, normalize_input=False)
+        value = compare_folders(
+            fake, reference, lambda x: network((x - 128) / 128)[0].flatten(1), "clean", 12, 32, torch.device("cpu")
+        )
+        return {("fid", "clean"): float(value)}
+    if name == "pytorch-fid":
+        from pytorch_fid import fid_score, inception
+
+        inception.load_state_dict_from_url = lambda *a, **k: torch.load(peers.inception_pth(scratch), weights_only=True)
+        workers = min(len(os.sched_getaffinity(0)), 8)
+        value = fid_score.calculate_fid_given_paths([fake, reference], 50, torch.device("cpu"), 2048, workers)
+        return {("fid", "pytorch-fid"): float(value)}
+    peers.BATCH = 1  # lpips_2dirs.py takes one pair after another
+    images = peers.Images(pairs / "fake", pairs / "reference", True)
+    return dict(peers.lpips(images, scratch, (kid, SUBSETS, size)).values)
 
 
 def run_bare(pairs: Path) -> None:
@@ -151,7 +196,7 @@ def compare(mine: dict[tuple[str, str], float], theirs: dict[tuple[str, str], fl
             raise SystemExit(f"{name}: {key} is {value} there and {mine[key]} here")
 
 
-def costs(pairs: Path, count: int, rounds: int) -> dict[str, dict[str, float]]:
+def costs(pairs: Path, count: int, rounds: int, batch: int) -> dict[str, dict[str, float]]:
     """The least cost of each job, taking turns."""
     size = min(1000, count // 2)
     kid = f"torch-fidelity+kid_subset_size={size}"
@@ -168,7 +213,7 @@ def costs(pairs: Path, count: int, rounds: int) -> dict[str, dict[str, float]]:
         bare, said = measured([sys.executable, __file__, "--bare", "--pairs", str(pairs)])
         note("bare forwards", {**bare, "cpu": float(said.split()[-1])})
         for name in PEERS:
-            cost, theirs = peer(name, pairs, kid, size)
+            cost, theirs = peer(name, pairs, kid, size, batch)
             compare(mine, theirs, name)
             note(name, cost)
     return best
@@ -181,6 +226,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--memory", default="", help="numbers of pairs whose peak memory is compared, such as 20,200")
+    parser.add_argument("--batch", type=int, default=0, help="images at once in every peer (0: as each comes)")
     parser.add_argument("--json", type=Path)
     for inner in ("--peer", "--kid"):
         parser.add_argument(inner, help=argparse.SUPPRESS)
@@ -191,7 +237,7 @@ def main() -> None:
     if chosen.bare:
         return run_bare(chosen.pairs)
     if chosen.peer:
-        return run_peer(chosen.peer, chosen.pairs, chosen.kid, chosen.kid_size)
+        return run_peer(chosen.peer, chosen.pairs, chosen.kid, chosen.kid_size, chosen.batch)
     if chosen.images is None:
         parser.error("--images FOLDER")
     report: dict[str, Any] = {
@@ -202,7 +248,7 @@ def main() -> None:
         if chosen.rounds:
             pairs = Path(folder) / "pairs"
             write_pairs(chosen.images, pairs, chosen.count)
-            best = report["costs"] = costs(pairs, chosen.count, chosen.rounds)
+            best = report["costs"] = costs(pairs, chosen.count, chosen.rounds, chosen.batch)
             mine = best["vtbench"]["cpu"]
             report["over bare forwards"] = mine / best["bare forwards"]["cpu"]
             report["peers over ours"] = sum(best[name]["cpu"] for name in PEERS) / mine
