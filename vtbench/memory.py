@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _FULL = ("out of memory", "can't allocate memory", "alloc_failed", "not enough memory", "cannot allocate memory")
 _POISONED = (
@@ -49,13 +51,38 @@ def keep_freed() -> None:
     glibc returns every block above 32 MB to the system at once, and the pages of the next one are made and zeroed anew: half the time of a
     convolutional tokenizer on a CPU. In exchange the most that is held grows, by a third to two thirds of it. A choice for a whole
     process: the command and its workers make it, the library never does."""
+    global _kept
     if any(name in os.environ for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")):
         return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    if mallopt is not None:
-        mallopt(_MMAP_THRESHOLD, 1 << 30)
-        mallopt(_TRIM_THRESHOLD, (1 << 31) - 1)
+    _kept = _thresholds(*_KEEPING)
 
 
+def freed_is_kept() -> bool:
+    """Whether `keep_freed` took effect: what it changes are speed and peak memory on a CPU."""
+    return _kept
+
+
+@contextmanager
+def giving_back() -> Iterator[None]:
+    """Inside, freed memory goes back to the system as in other processes: for measuring what a model takes."""
+    if not _kept:
+        yield
+        return
+    _thresholds(*_GIVING_BACK)
+    try:
+        yield
+    finally:
+        _thresholds(*_KEEPING)
+
+
+_kept = False
+_KEEPING = 1 << 30, (1 << 31) - 1
+_GIVING_BACK = 32 << 20, 64 << 20
+"""Bytes of a block from which on it is mapped apart, and of the heap's free end from which on it is given back: what glibc comes to by itself."""
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-"""glibc's names for what `mallopt` sets (malloc.h)."""
+"""What `mallopt` sets, as malloc.h numbers it."""
+
+
+def _thresholds(mapped: int, trimmed: int) -> bool:
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    return mallopt is not None and bool(mallopt(_MMAP_THRESHOLD, mapped) and mallopt(_TRIM_THRESHOLD, trimmed))

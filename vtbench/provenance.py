@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vtbench._version import __version__
+from vtbench.memory import freed_is_kept
 from vtbench.record import Environment, SourceInfo
 
 PACKAGES = (
@@ -81,5 +82,5 @@ def environment(device: str, dtype: str, batch_size: int, seed: int, **more: Any
         threads=torch.get_num_threads(),
         batch_size=batch_size,
         seed=seed,
-        more={"cpus": os.cpu_count(), **more},
+        more={"cpus": os.cpu_count(), **({"freed_memory_kept": True} if freed_is_kept() else {}), **more},
     )

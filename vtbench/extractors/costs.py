@@ -13,6 +13,7 @@ import numpy as np
 
 from vtbench.api import Batch, Condition, Rows, Tokenizer, Tokens
 from vtbench.errors import UsageError
+from vtbench.memory import giving_back
 
 if TYPE_CHECKING:
     import torch
@@ -197,11 +198,12 @@ class _Measured:
             self._wait()
             return float(torch.cuda.max_memory_allocated(self.device))
         self._tokens.clear()
-        before = _resident_reset()
-        if before is None:
-            return float("nan")
-        self._decode(count)
-        peak = _status("VmHWM")
+        with giving_back():
+            before = _resident_reset()
+            if before is None:
+                return float("nan")
+            self._decode(count)
+            peak = _status("VmHWM")
         return float("nan") if peak is None else float(max(0, peak - before))
 
 
